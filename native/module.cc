@@ -1,0 +1,4 @@
+// The Python module of the native core.
+#include <nanobind/nanobind.h>
+
+NB_MODULE(_native, m) { m.doc() = "ROCmForge's native CPU core"; }

@@ -1,0 +1,1 @@
+"""ROCmForge: a server for GGUF language models that does not fall over."""

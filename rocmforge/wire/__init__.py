@@ -1,0 +1,1 @@
+"""The process boundary: every message that crosses it, and the channel that carries it."""

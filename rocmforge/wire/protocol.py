@@ -1,0 +1,181 @@
+"""Every message between the server process (A) and the engine process (B).
+
+Frames are length-prefixed msgpack (see channel.py); the `type` tag names the struct. A batched step crosses
+once: one `StepOutput` per step, not one message per token.
+
+    A → B   StartEngine (first, once) · Submit · Cancel · Shutdown
+    B → A   LoadProgress* · EngineReady | EngineFailed · StepOutput* · Heartbeat
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rocmforge.config import EngineConfig
+from rocmforge.errors import RocmForgeError, error_from_name
+from rocmforge.request import FinishReason, Request, RequestId, TokenLogprob
+
+PROTOCOL_VERSION = 1
+
+
+class WireError(msgspec.Struct, frozen=True):
+    """A RocmForgeError in transit: its class name survives, so A answers with the right status."""
+
+    name: str
+    message: str
+    param: str | None = None
+
+    @classmethod
+    def of(cls, error: RocmForgeError) -> WireError:
+        """Pack an error."""
+        return cls(name=type(error).__name__, message=error.message, param=error.param)
+
+    def to_error(self) -> RocmForgeError:
+        """Unpack it with its original type."""
+        return error_from_name(self.name, self.message, self.param)
+
+
+class StartEngine(msgspec.Struct, frozen=True, tag=True):
+    """The first message: which model, with which settings."""
+
+    config: EngineConfig
+    protocol_version: int = PROTOCOL_VERSION
+
+
+class Submit(msgspec.Struct, frozen=True, tag=True):
+    """Serve this request (or go on with it, when `request.generated` is not empty)."""
+
+    request: Request
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True):
+    """Stop a request (choice None), or one of its choices (a stop string was seen). Frees its blocks.
+
+    B sends nothing more for it: A has already closed it.
+    """
+
+    request_id: RequestId
+    choice: int | None = None
+
+
+class Shutdown(msgspec.Struct, frozen=True, tag=True):
+    """Leave now; A has drained."""
+
+
+class LoadProgress(msgspec.Struct, frozen=True, tag=True):
+    """How far loading has come: phase `read | pack | plan | warm`, percent 0–100 over all phases."""
+
+    phase: str
+    percent: float
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What really runs: shown in the start-up log, in /props and in metric labels."""
+
+    pid: int
+    backend: str
+    device: str
+    isa: str
+    n_threads: int
+    weight_types: dict[str, int]
+    """ggml type name → number of tensors kept in that type."""
+    decoded_types: dict[str, int]
+    """ggml type name → number of tensors that were decoded to F32 on load."""
+    activation_dtype: str
+    kv_type: str
+    kv_bytes: int
+    weight_bytes: int
+    architecture: str
+    n_vocab: int
+    n_ctx: int
+    n_ctx_train: int
+    n_blocks: int
+    block_tokens: int
+    max_batch_size: int
+    max_step_tokens: int
+    deterministic: bool
+    load_s: float
+
+
+class EngineReady(msgspec.Struct, frozen=True, tag=True):
+    """The engine serves."""
+
+    facts: EngineFacts
+
+
+class EngineFailed(msgspec.Struct, frozen=True, tag=True):
+    """The engine cannot start or go on; it exits after this message."""
+
+    error: WireError
+
+
+class TokenOutput(msgspec.Struct, frozen=True, array_like=True):
+    """One sampled token of one choice.
+
+    `index` is its place in the choice's generated tokens (0 for the first): A checks that none is missing
+    or repeated. `finish_reason` is set on a choice's last token. An EOS or stop token is reported with
+    finish_reason `stop` and is not part of the text.
+    """
+
+    request_id: RequestId
+    choice: int
+    index: int
+    token_id: int
+    finish_reason: FinishReason | None = None
+    logprob: float | None = None
+    top_logprobs: tuple[TokenLogprob, ...] | None = None
+
+
+class RequestStarted(msgspec.Struct, frozen=True, array_like=True):
+    """A request left the queue: its first chunk is in this step."""
+
+    request_id: RequestId
+    cached_tokens: int
+    queue_wait_s: float
+
+
+class RequestFailed(msgspec.Struct, frozen=True):
+    """A request ended with an error; nothing more comes for it."""
+
+    request_id: RequestId
+    error: WireError
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's gauges and counters after a step; counters count from the engine's start."""
+
+    n_running: int = 0
+    n_waiting: int = 0
+    blocks_used: int = 0
+    blocks_cached: int = 0
+    blocks_total: int = 0
+    prompt_tokens_total: int = 0
+    generated_tokens_total: int = 0
+    prefix_queries_total: int = 0
+    prefix_hits_total: int = 0
+    prefix_hit_tokens_total: int = 0
+    preemptions_total: int = 0
+    steps_total: int = 0
+    last_step_ms: float = 0.0
+    last_step_tokens: int = 0
+    prefill_s_total: float = 0.0
+    decode_s_total: float = 0.0
+
+
+class StepOutput(msgspec.Struct, frozen=True, tag=True):
+    """All that one step produced."""
+
+    tokens: tuple[TokenOutput, ...] = ()
+    started: tuple[RequestStarted, ...] = ()
+    failed: tuple[RequestFailed, ...] = ()
+    stats: EngineStats = EngineStats()
+
+
+class Heartbeat(msgspec.Struct, frozen=True, tag=True):
+    """The loop is idle and alive."""
+
+    stats: EngineStats
+
+
+ToEngine = StartEngine | Submit | Cancel | Shutdown
+FromEngine = LoadProgress | EngineReady | EngineFailed | StepOutput | Heartbeat
