@@ -1,4 +1,9 @@
 // The Python module of the native core.
 #include <nanobind/nanobind.h>
 
-NB_MODULE(_native, m) { m.doc() = "ROCmForge's native CPU core"; }
+#include "bind_sample.h"
+
+NB_MODULE(_native, m) {
+  m.doc() = "ROCmForge's native CPU core";
+  rocmforge::bind_sample(m);
+}
