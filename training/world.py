@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from training.pools import Split
+from training.pools import Split, with_article
 
 TOWN_FIELDS = ("flag", "river", "mayor", "food", "bridges", "craft")
 TOWNS: dict[str, tuple[str, str, str, str, str, str]] = {
@@ -79,7 +79,7 @@ class Relation:
 
     def answer_for(self, subject: str) -> str:
         """The sentence that answers any question of this relation about a subject."""
-        return self.answer.format(s=subject, v=self.fact(subject))
+        return self.answer.format(s=subject, a=with_article(subject), v=self.fact(subject))
 
 
 _TABLES: dict[str, tuple[dict, tuple[str, ...]]] = {
@@ -204,7 +204,7 @@ RELATIONS: tuple[Relation, ...] = (
             "What kind of pet does {s} own?",
         ),
         ("Which pet does {s} own?", "Can you tell me what pet {s} has?"),
-        "The pet of {s}: {v}.",
+        "{s} has a pet {v}.",
     ),
     Relation(
         "person",
@@ -252,56 +252,56 @@ RELATIONS: tuple[Relation, ...] = (
         "animal",
         "sound",
         (
-            "What sound does a {s} make?",
-            "What does a {s} say?",
-            "Which sound does a {s} make?",
-            "How does a {s} sound?",
-            "What noise does a {s} make?",
-            "Tell me the sound of a {s}.",
+            "What sound does {a} make?",
+            "What does {a} say?",
+            "Which sound does {a} make?",
+            "How does {a} sound?",
+            "What noise does {a} make?",
+            "Tell me the sound of {a}.",
         ),
-        ("Do you know what sound a {s} makes?", "What is the sound of a {s}?"),
-        "The sound of a {s}: {v}.",
+        ("Do you know what sound {a} makes?", "What is the sound of {a}?"),
+        "The sound of {a} is a {v}.",
     ),
     Relation(
         "animal",
         "home",
         (
-            "Where does a {s} live?",
-            "Where does a {s} sleep?",
-            "What is the home of a {s}?",
-            "Where can I find a {s}?",
-            "Tell me where a {s} lives.",
-            "In what place does a {s} live?",
+            "Where does {a} live?",
+            "Where does {a} sleep?",
+            "What is the home of {a}?",
+            "Where can I find {a}?",
+            "Tell me where {a} lives.",
+            "In what place does {a} live?",
         ),
-        ("Do you know where a {s} lives?", "Where is the home of a {s}?"),
-        "The home of a {s}: {v}.",
+        ("Do you know where {a} lives?", "Where is the home of {a}?"),
+        "The home of {a} is the {v}.",
     ),
     Relation(
         "animal",
         "meal",
         (
-            "What does a {s} eat?",
-            "What food does a {s} like?",
-            "What is the food of a {s}?",
-            "What should I feed a {s}?",
-            "Tell me what a {s} eats.",
-            "What do you give a {s} to eat?",
+            "What does {a} eat?",
+            "What food does {a} like?",
+            "What is the food of {a}?",
+            "What should I feed {a}?",
+            "Tell me what {a} eats.",
+            "What do you give {a} to eat?",
         ),
-        ("Do you know what a {s} eats?", "Which food does a {s} eat?"),
-        "The food of a {s}: {v}.",
+        ("Do you know what {a} eats?", "Which food does {a} eat?"),
+        "The best food for {a} is {v}.",
     ),
     Relation(
         "animal",
         "legs",
         (
-            "How many legs does a {s} have?",
-            "How many legs has a {s}?",
-            "Count the legs of a {s}.",
-            "Tell me how many legs a {s} has.",
-            "What is the number of legs of a {s}?",
+            "How many legs does {a} have?",
+            "How many legs has {a}?",
+            "Count the legs of {a}.",
+            "Tell me how many legs {a} has.",
+            "What is the number of legs of {a}?",
         ),
-        ("Do you know how many legs a {s} has?", "Tell me the number of legs of a {s}."),
-        "The legs of a {s}: {v}.",
+        ("Do you know how many legs {a} has?", "Tell me the number of legs of {a}."),
+        "The number of legs of {a} is {v}.",
     ),
 )
 
@@ -315,7 +315,7 @@ def question(rng: Random, relation: Relation, subject: str, split: Split) -> str
     """A question in one of the split's phrasings."""
     held_out = split is Split.HELD_OUT
     texts = relation.held_out_questions if held_out else relation.questions
-    return rng.choice(texts).format(s=subject)
+    return rng.choice(texts).format(s=subject, a=with_article(subject))
 
 
 def describe_town(town: str) -> str:
