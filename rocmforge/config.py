@@ -1,7 +1,7 @@
 """Every setting, validated once; the only reader of the environment.
 
-`EngineConfig` (with its parts) is what crosses to the engine process; `ServerConfig` and `SupervisorConfig`
-stay in the server process. Unknown keys are errors.
+`EngineConfig` (with its parts) is what crosses to the engine process; `ServerConfig` and
+`SupervisorConfig` stay in the server process. Unknown keys are errors.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ISAS = ("auto", "scalar", "avx2")
 class CacheConfig:
     """The paged KV cache.
 
-    block_tokens: positions per block. kv_type: how keys and values are stored. kv_bytes: memory for all
-    blocks, None to fit max_batch_size sequences within a quarter of the free memory. prefix_cache: keep the
-    blocks of finished requests for prompts that begin alike.
+    block_tokens: positions per block. kv_type: how keys and values are stored. kv_bytes: memory for
+    all blocks, None to fit max_batch_size sequences within a quarter of the free memory.
+    prefix_cache: keep the blocks of finished requests for prompts that begin alike.
     """
 
     block_tokens: int = 16
@@ -51,9 +51,9 @@ class CacheConfig:
 class SchedulerConfig:
     """What goes into one step.
 
-    max_batch_size: sequences that run at once. max_step_tokens: token budget of a step, shared by decode
-    (one each) and chunked prefill. max_queue: sequences that wait. max_step_ms: chunks shrink so that a step
-    stays below it.
+    max_batch_size: sequences that run at once. max_step_tokens: token budget of a step, shared by
+    decode (one each) and chunked prefill. max_queue: sequences that wait. max_step_ms: chunks
+    shrink so that a step stays below it.
     """
 
     max_batch_size: int = 32
@@ -69,7 +69,8 @@ class SchedulerConfig:
         if self.max_step_tokens < self.max_batch_size:
             raise InvalidConfiguration(
                 f"max_step_tokens ({self.max_step_tokens}) must be at least "
-                f"max_batch_size ({self.max_batch_size}): every running sequence decodes one token a step"
+                f"max_batch_size ({self.max_batch_size}): "
+                "every running sequence decodes one token a step"
             )
 
 
@@ -77,9 +78,9 @@ class SchedulerConfig:
 class EngineConfig:
     """All that the engine process needs.
 
-    n_threads: None for every core this process may use. max_sequence_length: positions per sequence, prompt
-    and output together; None for the smaller of 4096 and the model's own. isa: which native kernels, `auto`
-    for the best that passes its self-test.
+    n_threads: None for every core this process may use. max_sequence_length: positions per
+    sequence, prompt and output together; None for the smaller of 4096 and the model's own. isa:
+    which native kernels, `auto` for the best that passes its self-test.
     """
 
     model_path: str
@@ -107,8 +108,9 @@ class EngineConfig:
 class SupervisorConfig:
     """How the engine is watched and restarted. Times in seconds.
 
-    Only restarts without progress (no token since the last one) count towards max_restarts and lengthen the
-    back-off; when they are used up the circuit opens: requests get 503 until circuit_open_s have passed.
+    Only restarts without progress (no token since the last one) count towards max_restarts and
+    lengthen the back-off; when they are used up the circuit opens: requests get 503 until
+    circuit_open_s have passed.
     """
 
     restart_delay_s: float = 0.1
@@ -133,9 +135,9 @@ class SupervisorConfig:
 class ServerConfig:
     """The HTTP side.
 
-    api_keys: empty for an open server. served_model_name: what /v1/models shows; None for the file's own
-    name. chat_template: a file that replaces the model's own template. drain_timeout_s: how long a stopping
-    server lets its streams finish.
+    api_keys: empty for an open server. served_model_name: what /v1/models shows; None for the
+    file's own name. chat_template: a file that replaces the model's own template. drain_timeout_s:
+    how long a stopping server lets its streams finish.
     """
 
     host: str = DEFAULT_HOST

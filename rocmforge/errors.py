@@ -9,7 +9,8 @@
     │   ├── ModelLoadFailed · InvalidModelFile · TensorNotFound
     │   └── MmapError · IoError
     ├── CacheError              CacheError.InvalidEntry is Internal
-    │   └── CacheCapacityExceeded (Recoverable) · InvalidSequenceId · InvalidCacheConfiguration (User)
+    │   ├── CacheCapacityExceeded (Recoverable)
+    │   └── InvalidSequenceId · InvalidCacheConfiguration (User)
     ├── SchedulerError
     │   ├── QueueCapacityExceeded · BatchSizeExceeded (Recoverable)
     │   └── RequestNotFound · InvalidStateTransition (Internal)
@@ -21,9 +22,10 @@
     ├── EngineNotInitialized (Recoverable)   and ModelLoading, EngineRecovering
     ├── GenerationFailed · InferenceFailed · InternalError · LockPoisoned (Internal)
 
-The category decides the HTTP status and Retry-After (rocmforge/server/responses.py); a class with a more
-precise HTTP status names it in `http_status`. `code` is the machine-readable string of the OpenAI error body.
-Every class can be rebuilt from its name and message, so that types survive the process boundary.
+The category decides the HTTP status and Retry-After (rocmforge/server/responses.py); a class with a
+more precise HTTP status names it in `http_status`. `code` is the machine-readable string of the
+OpenAI error body. Every class can be rebuilt from its name and message, so that types survive the
+process boundary.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class ErrorCategory(StrEnum):
 class RocmForgeError(Exception):
     """An error with a message that a person can act on.
 
-    `message` says what happened and what to do next; `param` names the offending request field, if one.
+    `message` says what happened and what to do next; `param` names the offending request field, if
+    one.
     """
 
     _category: ClassVar[ErrorCategory] = ErrorCategory.Internal

@@ -1,4 +1,4 @@
-"""The shared nouns of a request: what both processes, the wire and the Python API call by the same name.
+"""The shared nouns of a request: both processes, the wire and the Python API use the same names.
 
 Everything here is a frozen `msgspec.Struct`, so it crosses the wire as it is.
 """
@@ -44,12 +44,14 @@ class RequestState(StrEnum):
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How tokens are chosen and when generation ends.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 mean off. `seed` is always set by process A before
-    the request is journalled (a missing one is drawn there), so that a resumed stream repeats its draws.
-    Penalties as in the field: repetition_penalty divides positive and multiplies negative logits of every
-    token in prompt + output (1 is off); presence/frequency count generated tokens only.
+    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 mean off. `seed` is always set by process
+    A before the request is journalled (a missing one is drawn there), so that a resumed stream
+    repeats its draws. Penalties as in the field: repetition_penalty divides positive and multiplies
+    negative logits of every token in prompt + output (1 is off); presence/frequency count generated
+    tokens only.
 
-    Raises InvalidTemperature, InvalidTopK, InvalidTopP or InvalidRequest (with `param`) on a bad value.
+    Raises InvalidTemperature, InvalidTopK, InvalidTopP or InvalidRequest (with `param`) on a bad
+    value.
     """
 
     max_tokens: int | None = None
@@ -130,14 +132,16 @@ class TokenLogprob(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the engine needs to serve one request, and all it needs to go on after a restart.
 
-    `generated` holds, per choice, the token ids that were already sampled before an engine restart (or is
-    empty); `finished` lists the choices that have ended and are not run again.
+    `generated` holds, per choice, the token ids that were already sampled before an engine restart
+    (or is empty); `finished` lists the choices that have ended and are not run again.
     """
 
     request_id: RequestId
     prompt_ids: tuple[int, ...]
     params: SamplingParams
     eog_ids: tuple[int, ...] = ()
-    """Token ids that end a generation (EOS, EOT …) unless params.ignore_eos: A knows them from the tokenizer."""
+    """Token ids that end a generation (EOS, EOT …) unless params.ignore_eos: A knows them from the
+    tokenizer.
+    """
     generated: tuple[tuple[int, ...], ...] = ()
     finished: tuple[int, ...] = ()

@@ -1,22 +1,24 @@
 """The ops contract: the seam between models and machines.
 
-A model's forward is written once against `Ops` (models/decoder.py). There are two kinds of implementation:
-eager ones compute at once (backends/reference.py, the numpy oracle), recording ones describe a program that
-is replayed for every step (backends/cpu.py → the native core). So a model may not look at values, only pass
-handles on; T (tokens) and R (rows whose logits are wanted) are symbolic while recording.
+A model's forward is written once against `Ops` (models/decoder.py). There are two kinds of
+implementation: eager ones compute at once (backends/reference.py, the numpy oracle), recording ones
+describe a program that is replayed for every step (backends/cpu.py → the native core). So a model
+may not look at values, only pass handles on; T (tokens) and R (rows whose logits are wanted) are
+symbolic while recording.
 
-Legend: T tokens in the step, R logits rows, E model dim, H query heads, K kv heads, D head dim, F ffn dim,
-V vocab. All activations are float32, row-major. Weights are in the file's own type.
+Legend: T tokens in the step, R logits rows, E model dim, H query heads, K kv heads, D head dim, F
+ffn dim, V vocab. All activations are float32, row-major. Weights are in the file's own type.
 
 Numerics every implementation keeps (so that a token never depends on what else is in the batch):
   * a row's result never depends on other rows, on T, or on the number of threads;
-  * matmul with quantised weights quantises each activation row per block (32 values for Q4_0/Q8_0 with a
-    float scale, 256 for the K formats), products inside a block are summed as integers (exact), the float
-    sum over blocks goes in ascending order with one accumulator per output, without fused multiply-add;
+  * matmul with quantised weights quantises each activation row per block (32 values for Q4_0/Q8_0
+    with a float scale, 256 for the K formats), products inside a block are summed as integers
+    (exact), the float sum over blocks goes in ascending order with one accumulator per output,
+    without fused multiply-add;
   * float weights: 8 lanes, lane j takes the elements k ≡ j (mod 8) in ascending order, then
     ((0+4)+(2+6))+((1+5)+(3+7)); multiply, then add;
-  * attention walks the keys in splits of ATTENTION_SPLIT absolute positions, combined in ascending order,
-    and reads keys and values as the cache stores them, those of its own chunk too.
+  * attention walks the keys in splits of ATTENTION_SPLIT absolute positions, combined in ascending
+    order, and reads keys and values as the cache stores them, those of its own chunk too.
 """
 
 from __future__ import annotations
@@ -85,19 +87,23 @@ class Ops(Protocol, Generic[Buf]):
     ) -> Buf:
         """Rotate the first rope_dim values of each head of x [T, n_heads · D], in place.
 
-        Angle of pair i at position p is float32(p · inv_freq[i]) computed in float64 (inv_freq float32
-        [rope_dim/2], scaling already applied); cos and sin are multiplied with `magnitude` (YaRN).
+        Angle of pair i at position p is float32(p · inv_freq[i]) computed in float64 (inv_freq
+        float32 [rope_dim/2], scaling already applied); cos and sin are multiplied with `magnitude`
+        (YaRN).
         """
         ...
 
     def kv_append(self, layer: int, k: Buf, v: Buf) -> None:
-        """Store k, v [T, K · D] at the step's positions through the block tables, in the cache's type."""
+        """Store k, v [T, K · D] at the step's positions through the block tables, in the cache's
+        type.
+        """
         ...
 
     def attention(self, layer: int, q: Buf, n_heads: int, scale: float, window: int) -> Buf:
         """Causal attention of q [T, H · D] over the layer's cache → [T, H · D].
 
-        Query head h reads kv head h // (H / K). window > 0: only the last `window` keys, itself included.
+        Query head h reads kv head h // (H / K). window > 0: only the last `window` keys, itself
+        included.
         """
         ...
 
@@ -120,7 +126,9 @@ class Ops(Protocol, Generic[Buf]):
 
 @dataclass(frozen=True)
 class TensorSource:
-    """A tensor to load: `data` is its bytes in the file's layout, `shape` numpy order (rows, cols) or (n,)."""
+    """A tensor to load: `data` is its bytes in the file's layout, `shape` numpy order (rows, cols)
+    or (n,).
+    """
 
     name: str
     type: GGMLType
@@ -130,7 +138,9 @@ class TensorSource:
 
 @dataclass(frozen=True, kw_only=True)
 class KvGeometry:
-    """Size and type of the paged KV cache (`kv_type` f16 or f32; head_dim for keys and values alike)."""
+    """Size and type of the paged KV cache (`kv_type` f16 or f32; head_dim for keys and values
+    alike).
+    """
 
     n_layers: int
     n_kv_heads: int
@@ -157,7 +167,9 @@ class StepLimits:
 
 
 class StepInputs(Protocol):
-    """The arrays of engine/step_plan.py `StepPlan`, which documents them (backends do not import it)."""
+    """The arrays of engine/step_plan.py `StepPlan`, which documents them (backends do not import
+    it).
+    """
 
     @property
     def token_ids(self) -> npt.NDArray[np.int32]: ...
@@ -181,7 +193,8 @@ class Program(Protocol):
     def run(self, step: StepInputs) -> npt.NDArray[np.float32]:
         """Run one step → logits float32 [R, V], valid until the next call. Releases the GIL.
 
-        Raises InferenceFailed (bad ids, non-finite logits are the caller's to check) or a BackendError.
+        Raises InferenceFailed (bad ids, non-finite logits are the caller's to check) or a
+        BackendError.
         """
         ...
 
@@ -201,7 +214,9 @@ class Backend(Protocol):
     def load_weights(
         self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
     ) -> dict[str, WeightRef]:
-        """Copy all weights into one arena of this backend; `progress` gets 0…1. The sources may be closed after."""
+        """Copy all weights into one arena of this backend; `progress` gets 0…1. The sources may be
+        closed after.
+        """
         ...
 
     def create_program(
@@ -211,7 +226,9 @@ class Backend(Protocol):
         limits: StepLimits,
         op_counter: memoryview | None = None,
     ) -> Program:
-        """Record `forward(ops)`. `op_counter`: 8 shared bytes that count finished ops (uint64), the heartbeat."""
+        """Record `forward(ops)`. `op_counter`: 8 shared bytes that count finished ops (uint64), the
+        heartbeat.
+        """
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The step contract: what the scheduler hands to the runner, as plain arrays.
 
-Legend: T tokens in the step, S sequences, R rows whose logits are needed, M blocks of the longest table,
-P positions per block.
+Legend: T tokens in the step, S sequences, R rows whose logits are needed, M blocks of the longest
+table, P positions per block.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ Int32Array = npt.NDArray[np.int32]
 
 @dataclass(frozen=True)
 class StepPlan:
-    """One forward pass over T tokens of S sequences; each sequence's tokens are contiguous and ascending.
+    """One forward pass over T tokens of S sequences; each sequence's tokens are contiguous and
+    ascending.
 
-    Invariants (`check()`): query_start[0] == 0, query_start[S] == T, every sequence has at least one token;
-    context_len[s] is the number of positions sequence s holds *after* this step, so its tokens have the
-    positions context_len[s] - (query_start[s+1] - query_start[s]) … context_len[s] - 1, and these are what
-    `positions` says; block_tables[s, : ceil(context_len[s] / P)] are valid, distinct block ids, the rest is
-    -1; logits_rows are ascending indices into T. Blocks that two sequences share are full and are read only.
+    Invariants (`check()`): query_start[0] == 0, query_start[S] == T, every sequence has at least
+    one token; context_len[s] is the number of positions sequence s holds *after* this step, so its
+    tokens have the positions context_len[s] - (query_start[s+1] - query_start[s]) … context_len[s]
+    - 1, and these are what `positions` says; block_tables[s, : ceil(context_len[s] / P)] are valid,
+    distinct block ids, the rest is -1; logits_rows are ascending indices into T. Blocks that two
+    sequences share are full and are read only.
     """
 
     token_ids: Int32Array
@@ -51,7 +53,9 @@ class StepPlan:
         return int(self.context_len.shape[0])
 
     def check(self, block_tokens: int, n_blocks: int) -> None:
-        """Assert the invariants above (ours to keep; called by tests and when a debug flag is set)."""
+        """Assert the invariants above (ours to keep; called by tests and when a debug flag is
+        set).
+        """
         starts, lengths = self.query_start, np.diff(self.query_start)
         assert starts[0] == 0
         assert starts[-1] == self.n_tokens

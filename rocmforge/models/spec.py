@@ -10,13 +10,14 @@ from typing import Literal
 
 from rocmforge.backends.ops import RopeKind
 
+
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
     """Context extension, as GGUF's `rope.scaling.*` says.
 
-    kind `linear` divides positions by factor; `yarn` is Peng et al. 2023 with the four usual constants;
-    llama 3's own scaling needs no kind: its per-frequency factors come as the tensor `rope_freqs.weight`;
-    `longrope` picks one of two factor tensors by the context length.
+    kind `linear` divides positions by factor; `yarn` is Peng et al. 2023 with the four usual
+    constants; llama 3's own scaling needs no kind: its per-frequency factors come as the tensor
+    `rope_freqs.weight`; `longrope` picks one of two factor tensors by the context length.
     """
 
     kind: Literal["none", "linear", "yarn", "longrope"] = "none"
@@ -61,7 +62,9 @@ class DecoderSpec:
     """Keys a query sees, itself included; 0 means all."""
     tied_embeddings: bool = False
     has_rope_freqs: bool = False
-    """The file has `rope_freqs.weight` (llama 3 scaling): f32 [rope_dim / 2] divisors of the frequencies."""
+    """The file has `rope_freqs.weight` (llama 3 scaling): f32 [rope_dim / 2] divisors of the
+    frequencies.
+    """
 
     @property
     def scale(self) -> float:

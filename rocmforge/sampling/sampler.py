@@ -1,6 +1,7 @@
-"""The sampler: logits and parameters in, token ids (and logprobs) out; the arithmetic is native/sample.cc.
+"""The sampler: logits and parameters in, token ids out; the arithmetic is native/sample.cc.
 
-A row's result depends on that row's logits, its parameters, its history and (seed, choice, position) alone.
+A row's result depends on that row's logits, its parameters, its history and (seed, choice,
+position) alone.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class SampleRow:
 class SampledToken:
     """A chosen token; logprob and top_logprobs only when params.logprobs asks for them.
 
-    Log-probabilities are natural logs of the softmax of the raw logits (before penalties and temperature).
+    Log-probabilities are natural logs of the softmax of the raw logits (before penalties and
+    temperature).
     """
 
     token_id: int
@@ -50,7 +52,7 @@ class SampledToken:
 
 
 class Sampler:
-    """Chooses one token per row of logits. Stateless: a token can be drawn again after a restart."""
+    """Chooses one token per row of logits; stateless, so a restart can draw a token again."""
 
     def __init__(self, n_vocab: int) -> None:
         self.n_vocab = n_vocab
@@ -60,9 +62,9 @@ class Sampler:
     ) -> list[SampledToken | RocmForgeError]:
         """Sample every row of `logits` [R, V] by its entry of `rows`.
 
-        A row that cannot be sampled gets its error in place of a token, so that it never costs the batch:
-        InferenceFailed for logits that are not finite, ZeroProbabilities when every token is suppressed.
-        Raises EmptyLogits when V is 0 or R is not len(rows).
+        A row that cannot be sampled gets its error in place of a token, so that it never costs the
+        batch: InferenceFailed for logits that are not finite, ZeroProbabilities when every token is
+        suppressed. Raises EmptyLogits when V is 0 or R is not len(rows).
         """
         if logits.ndim != 2 or logits.shape != (len(rows), self.n_vocab) or self.n_vocab == 0:
             raise EmptyLogits(
@@ -97,7 +99,7 @@ def _native_row(row: SampleRow, n_vocab: int) -> _native.SampleRow:
 
 
 def _history(row: SampleRow) -> list[tuple[int, int]]:
-    """(token id, times generated) of every token a penalty touches; empty when penalties are off."""
+    """(token id, times generated) of every token that a penalty touches."""
     p = row.params
     counts: Counter[int] = Counter()
     if p.repetition_penalty != 1.0:

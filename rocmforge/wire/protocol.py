@@ -1,7 +1,7 @@
 """Every message between the server process (A) and the engine process (B).
 
-Frames are length-prefixed msgpack (see channel.py); the `type` tag names the struct. A batched step crosses
-once: one `StepOutput` per step, not one message per token.
+Frames are length-prefixed msgpack (see channel.py); the `type` tag names the struct. A batched step
+crosses once: one `StepOutput` per step, not one message per token.
 
     A → B   StartEngine (first, once) · Submit · Cancel · Shutdown
     B → A   LoadProgress* · EngineReady | EngineFailed · StepOutput* · Heartbeat
@@ -49,7 +49,8 @@ class Submit(msgspec.Struct, frozen=True, tag=True):
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True):
-    """Stop a request (choice None), or one of its choices (a stop string was seen). Frees its blocks.
+    """Stop a request (choice None), or one of its choices (a stop string was seen). Frees its
+    blocks.
 
     B sends nothing more for it: A has already closed it.
     """
@@ -63,7 +64,9 @@ class Shutdown(msgspec.Struct, frozen=True, tag=True):
 
 
 class LoadProgress(msgspec.Struct, frozen=True, tag=True):
-    """How far loading has come: phase `read | pack | plan | warm`, percent 0–100 over all phases."""
+    """How far loading has come: phase `read | pack | plan | warm`, percent 0–100 over all
+    phases.
+    """
 
     phase: str
     percent: float
@@ -112,9 +115,9 @@ class EngineFailed(msgspec.Struct, frozen=True, tag=True):
 class TokenOutput(msgspec.Struct, frozen=True, array_like=True):
     """One sampled token of one choice.
 
-    `index` is its place in the choice's generated tokens (0 for the first): A checks that none is missing
-    or repeated. `finish_reason` is set on a choice's last token. An EOS or stop token is reported with
-    finish_reason `stop` and is not part of the text.
+    `index` is its place in the choice's generated tokens (0 for the first): A checks that none is
+    missing or repeated. `finish_reason` is set on a choice's last token. An EOS or stop token is
+    reported with finish_reason `stop` and is not part of the text.
     """
 
     request_id: RequestId

@@ -1,4 +1,5 @@
-"""Ask transformers for the distribution after its logits processors; writes sampling.json beside this file.
+"""Ask transformers for the distribution after its logits processors; writes sampling.json beside
+this file.
 
 Run with transformers and torch installed: python tests/golden/make_sampling.py
 """

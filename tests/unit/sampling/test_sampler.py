@@ -1,4 +1,5 @@
-"""The sampler against published vectors, transformers' distributions, and a plain numpy reading of the rules."""
+"""The sampler against published vectors, transformers' distributions, and a plain numpy reading of
+the rules."""
 
 from __future__ import annotations
 
