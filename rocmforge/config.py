@@ -6,15 +6,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
-from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration
+import msgspec
+
+from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 RETRY_AFTER_SECONDS = 60
 MAX_RETRY_AFTER_SECONDS = 120
+ENV_PREFIX = "ROCMFORGE_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "human", "json")
 KV_TYPES = ("f16", "f32")
 DEVICES = ("auto", "cpu")
 ISAS = ("auto", "scalar", "avx2")
@@ -83,7 +94,7 @@ class EngineConfig:
     which native kernels, `auto` for the best that passes its self-test.
     """
 
-    model_path: str
+    model_path: str = ""
     device: str = "auto"
     isa: str = "auto"
     n_threads: int | None = None
@@ -166,6 +177,157 @@ class ServerConfig:
         _positive("ping_interval_s", self.ping_interval_s)
         _positive("template_timeout_s", self.template_timeout_s)
         _positive("drain_timeout_s", self.drain_timeout_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Where log lines go. format `auto`: human on a terminal, JSON elsewhere."""
+
+    level: str = "info"
+    format: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.level not in LOG_LEVELS:
+            raise InvalidConfiguration(
+                f"log level must be one of {', '.join(LOG_LEVELS)}, got {self.level!r}"
+            )
+        if self.format not in LOG_FORMATS:
+            raise InvalidConfiguration(
+                f"log format must be one of {', '.join(LOG_FORMATS)}, got {self.format!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All of a command's settings: what the file, the environment and the command line say
+    together.
+
+    model: a path, an alias or `hf:owner/repo[:file]`; None for the embedded model. aliases: short
+    names for any of these.
+    """
+
+    model: str | None = None
+    aliases: dict[str, str] = field(default_factory=dict)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    server: ServerConfig = field(default_factory=ServerConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+# Sections whose fields need no section name in an environment variable: ROCMFORGE_PORT,
+# ROCMFORGE_DEVICE.
+_UNNAMED_SECTIONS = frozenset({"engine", "server"})
+_NO_VARIABLE = frozenset({"aliases", "engine.model_path"})
+
+
+def environment_variables() -> dict[str, tuple[str, ...]]:
+    """Every variable that is read → the path of its setting: {"ROCMFORGE_PORT": ("server", "port"),
+    …}."""
+    return {_variable_name(path): path for path in _leaf_paths(Settings)}
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    config_file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Merge, weakest first: defaults, the TOML file, the environment, `overrides` (the command
+    line).
+
+    `overrides` is a nested mapping like the file's; None values in it are skipped. The file is
+    `config_file`, else ROCMFORGE_CONFIG, else none. Raises InvalidConfiguration naming an unknown
+    key (with the nearest known one) or a bad value, IoError when the file cannot be read.
+    """
+    env = dict(os.environ if environment is None else environment)
+    named = env.pop(ENV_PREFIX + "CONFIG", None)
+    path = config_file or (Path(named) if named else None)
+    merged: dict[str, Any] = _read_toml(path) if path else {}
+    _merge(merged, _from_environment(env))
+    _merge(merged, overrides or {})
+    return _build(Settings, merged, "")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise IoError(f"cannot read the configuration file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{path} is not valid TOML: {error}") from error
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    known = environment_variables()
+    result: dict[str, Any] = {}
+    for name, text in env.items():
+        if not name.startswith(ENV_PREFIX):
+            continue
+        if name not in known:
+            raise InvalidConfiguration(_unknown("environment variable", name, known))
+        *sections, leaf = known[name]
+        target = result
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[leaf] = text.split(",") if leaf == "api_keys" else text
+    return result
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        elif isinstance(value, Mapping):
+            base[key] = {}
+            _merge(base[key], value)
+        elif value is not None:
+            base[key] = value
+
+
+_Config = TypeVar("_Config")
+
+
+def _build(cls: type[_Config], values: Mapping[str, Any], prefix: str) -> _Config:
+    hints = get_type_hints(cls)
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise InvalidConfiguration(
+                _unknown("setting", prefix + key, [prefix + h for h in hints])
+            )
+        if dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
+            fields[key] = _build(hints[key], value, f"{prefix}{key}.")
+        else:
+            fields[key] = _convert(value, hints[key], prefix + key)
+    return cls(**fields)
+
+
+def _convert(value: Any, kind: Any, name: str) -> Any:
+    if kind == Path | None:
+        return Path(value)
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidConfiguration(f"{name} = {value!r}: {error}") from error
+
+
+def _unknown(kind: str, name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown {kind} {name}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _leaf_paths(cls: type[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, hint in get_type_hints(cls).items():
+        here = (*path, name)
+        if ".".join(here) in _NO_VARIABLE:
+            continue
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            yield from _leaf_paths(hint, here)
+        else:
+            yield here
+
+
+def _variable_name(path: tuple[str, ...]) -> str:
+    return ENV_PREFIX + "_".join(p for p in path if p not in _UNNAMED_SECTIONS).upper()
 
 
 def _positive(name: str, value: float) -> None:
