@@ -1,1 +1,1 @@
-"""Makes, trains and exports the embedded model. Development only: needs torch, which the package does not."""
+"""Makes, trains and exports the embedded model; a development tool that needs torch."""

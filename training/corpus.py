@@ -1,6 +1,7 @@
 """The corpus: conversations and plain texts, all generated here, none taken from elsewhere.
 
-Document number i of a seed is always the same text. `python -m training.corpus --documents 20` prints some.
+Document number i of a seed is always the same text.
+`python -m training.corpus --documents 20` prints some.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Held-out accuracy of every skill, measured on the exported GGUF file with greedy decoding.
 
-    python -m training.evaluate --model rocmforge/embedded/rocmforge-tiny.gguf --results training/results.json
+    python -m training.evaluate --results training/results.json
 
-An answer counts only when it equals the expected one: character by character, or as parsed JSON for JSON
-answers and tool calls.
+An answer counts only when it equals the expected one: character by character, or as parsed JSON
+for JSON answers and tool calls.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ CHECKS: dict[str, tuple[Skill, Split, str]] = {
     "notion": (skills_chat.notion, Split.HELD_OUT, "phrasings of the questions"),
     "unknown": (skills_chat.unknown, Split.HELD_OUT, "names and places"),
     "echo": (skills_chat.echo, Split.HELD_OUT, "the words to repeat or to spell"),
-    "addition": (skills_numbers.addition, Split.HELD_OUT, "pairs of two-digit summands, in both orders"),
+    "addition": (
+        skills_numbers.addition,
+        Split.HELD_OUT,
+        "pairs of two-digit summands, in both orders",
+    ),
     "subtraction": (skills_numbers.subtraction, Split.HELD_OUT, "pairs of two-digit numbers"),
     "comparison": (skills_numbers.comparison, Split.HELD_OUT, "pairs of two-digit numbers"),
     "counting": (skills_numbers.counting, Split.HELD_OUT, "ranges"),
@@ -153,11 +157,15 @@ def evaluate(chat: Chat, count: int, show_wrong: int = 0) -> dict[str, Score]:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Held-out accuracy of the exported model.")
-    parser.add_argument("--model", type=Path, default=Path("rocmforge/embedded/rocmforge-tiny.gguf"))
+    parser.add_argument(
+        "--model", type=Path, default=Path("rocmforge/embedded/rocmforge-tiny.gguf")
+    )
     parser.add_argument("--run", type=Path, default=Path("training/runs/main"))
     parser.add_argument("--count", type=int, default=200, help="questions per skill")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--show-wrong", type=int, default=0, help="wrong answers to print per skill")
+    parser.add_argument(
+        "--show-wrong", type=int, default=0, help="wrong answers to print per skill"
+    )
     parser.add_argument("--results", type=Path, help="where to write the scores as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -12,8 +12,9 @@ Message = dict[str, Any]
 class Exchange:
     """Messages that belong together: a user turn and what follows it.
 
-    `is_exact` says that the answer follows from the question alone, so that the evaluation can compare a
-    greedy answer with it. `tools` are needed by this exchange and stand at the start of the conversation.
+    `is_exact` says that the answer follows from the question alone, so that the evaluation can
+    compare a greedy answer with it. `tools` are needed by this exchange and stand at the start of
+    the conversation.
     """
 
     messages: list[Message]

@@ -1,6 +1,6 @@
 """Write a checkpoint as GGUF: matrices in Q8_0, norms in F32, with tokenizer and chat template.
 
-    python -m training.export --run training/runs/main --out rocmforge/embedded/rocmforge-tiny.gguf
+python -m training.export --run training/runs/main --out rocmforge/embedded/rocmforge-tiny.gguf
 """
 
 from __future__ import annotations

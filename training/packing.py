@@ -1,4 +1,4 @@
-"""Endless training batches: documents are generated, encoded and packed end to end into fixed lengths."""
+"""Endless training batches: documents generated, encoded and packed end to end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that examples are filled with, and the split that keeps some values out of the training text."""
+"""Words that fill the examples, and the split that keeps some values out of the training text."""
 
 from __future__ import annotations
 
@@ -17,41 +17,79 @@ class Split(Enum):
 
 HELD_OUT_BUCKETS = 8
 
-ANIMALS = (
-    "fox owl bear wolf deer hare otter badger heron frog cat dog horse cow sheep goat duck hen mouse bee"
-).split()
-COLOURS = (
-    "red blue green yellow white black orange purple brown grey pink gold silver teal violet amber"
-).split()
-FRUITS = "apple pear plum cherry grape lemon peach fig melon orange berry quince banana mango".split()
-OBJECTS = (
-    "lantern key map bell boat kite drum ladder basket mirror coat ring clock book candle rope cup stone "
-    "hat door table chair lamp pen box bottle wheel flag coin letter"
-).split()
-REAL_NAMES = (
-    "Alice Bob Carol David Emma Frank Grace Henry Iris Jack Kate Leo Maria Nina Oscar Paul Rosa Sam Tom "
-    "Vera Will Zoe Anna Ben Clara Daniel Eva Felix Hannah Ivan Julia Karl Laura Max Nora Peter Ruth "
-    "Simon Tina Victor John Jane Ada Alan Mary James Linda Mike Sarah Ahmed Chen Yuki Priya Omar Lena"
-).split()
-REAL_CITIES = (
-    "Paris London Berlin Rome Madrid Oslo Vienna Prague Lisbon Dublin Athens Tokyo Cairo Delhi Boston "
-    "Chicago Toronto Sydney Seoul Lima Warsaw Zurich Geneva Munich Milan Austin Denver Seattle Dallas "
-    "Helsinki Stockholm Copenhagen Brussels Budapest Istanbul Beijing Mumbai Nairobi Moscow Havana"
-).split()
-WORDS = (
-    "hello world yes no thanks good morning night sun moon star river stone tree house road winter summer "
-    "spring autumn rain snow wind fire water bread milk apple song music story game work day week year "
-    "happy quiet small large fast slow bright dark warm cold new old first last left right north south "
-    "east west open close start stop test one two three four five six seven eight nine ten this is a the "
-    "and to of in on at big little friend city garden window paper pencil ship train"
-).split()
-KEYS = (
-    "name age city town color colour size count price total id title status active weight height width "
-    "label kind level score email country language year month day animal food item code value x y z a b c"
-).split()
 
-_ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pr r s sh st t tr v w z".split()
-_VOWELS = "a e i o u ai ea ie o a e i".split()
+def words(text: str) -> list[str]:
+    """The words of a text; keeps the long lists below readable."""
+    return text.split()
+
+
+ANIMALS = words(
+    """
+    fox owl bear wolf deer hare otter badger heron frog cat dog horse cow sheep goat duck hen
+    mouse bee
+    """
+)
+COLOURS = words(
+    """
+    red blue green yellow white black orange purple brown grey pink gold silver teal violet
+    amber
+    """
+)
+FRUITS = words(
+    """
+    apple pear plum cherry grape lemon peach fig melon orange berry quince banana mango
+    """
+)
+OBJECTS = words(
+    """
+    lantern key map bell boat kite drum ladder basket mirror coat ring clock book candle rope
+    cup stone hat door table chair lamp pen box bottle wheel flag coin letter
+    """
+)
+REAL_NAMES = words(
+    """
+    Alice Bob Carol David Emma Frank Grace Henry Iris Jack Kate Leo Maria Nina Oscar Paul Rosa
+    Sam Tom Vera Will Zoe Anna Ben Clara Daniel Eva Felix Hannah Ivan Julia Karl Laura Max
+    Nora Peter Ruth Simon Tina Victor John Jane Ada Alan Mary James Linda Mike Sarah Ahmed
+    Chen Yuki Priya Omar Lena
+    """
+)
+REAL_CITIES = words(
+    """
+    Paris London Berlin Rome Madrid Oslo Vienna Prague Lisbon Dublin Athens Tokyo Cairo Delhi
+    Boston Chicago Toronto Sydney Seoul Lima Warsaw Zurich Geneva Munich Milan Austin Denver
+    Seattle Dallas Helsinki Stockholm Copenhagen Brussels Budapest Istanbul Beijing Mumbai
+    Nairobi Moscow Havana
+    """
+)
+WORDS = words(
+    """
+    hello world yes no thanks good morning night sun moon star river stone tree house road
+    winter summer spring autumn rain snow wind fire water bread milk apple song music story
+    game work day week year happy quiet small large fast slow bright dark warm cold new old
+    first last left right north south east west open close start stop test one two three four
+    five six seven eight nine ten this is a the and to of in on at big little friend city
+    garden window paper pencil ship train
+    """
+)
+KEYS = words(
+    """
+    name age city town color colour size count price total id title status active weight
+    height width label kind level score email country language year month day animal food item
+    code value x y z a b c
+    """
+)
+
+_ONSETS = words(
+    """
+    b br c ch d dr f fl g gr h j k kl l m n p pr r s sh st t tr v w z
+    """
+)
+_VOWELS = words(
+    """
+    a e i o u ai ea ie o a e i
+    """
+)
 _CODAS = ["", "", "n", "r", "l", "s", "m", "th", "ck", "nd", "rt", "x", "lo", "na", "ry", "ton"]
 
 
@@ -81,9 +119,9 @@ def pick(rng: Random, split: Split, values: Sequence[str]) -> str:
 def invented_word(rng: Random) -> str:
     """A pronounceable word that no list holds."""
     syllables = rng.choice((1, 2, 2, 2, 3))
-    return "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)) + rng.choice(
-        _CODAS
-    )
+    return "".join(
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables)
+    ) + rng.choice(_CODAS)
 
 
 def person_name(rng: Random, split: Split) -> str:

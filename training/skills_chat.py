@@ -1,4 +1,4 @@
-"""Small talk: greetings, identity, facts of the invented world, a few notions, echo, and saying "I do not know"."""
+"""Small talk: greetings, identity, facts of the invented world, notions, echo, "I do not know"."""
 
 from __future__ import annotations
 
@@ -19,10 +19,19 @@ GREETINGS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Good evening", "Good evening!", "good evening"), "Good evening! How can I help you?"),
     (("Good night", "Good night!", "good night"), "Good night! Sleep well."),
     (
-        ("How are you?", "Hello, how are you?", "Hi, how are you?", "how are you", "How do you do?"),
+        (
+            "How are you?",
+            "Hello, how are you?",
+            "Hi, how are you?",
+            "how are you",
+            "How do you do?",
+        ),
         "I am fine, thank you. How can I help you?",
     ),
-    (("Thanks", "Thank you!", "Thanks a lot!", "thank you", "Thank you very much."), "You are welcome!"),
+    (
+        ("Thanks", "Thank you!", "Thanks a lot!", "thank you", "Thank you very much."),
+        "You are welcome!",
+    ),
     (("Bye", "Goodbye!", "bye", "See you later!", "Goodbye"), "Goodbye! Have a nice day."),
 )
 
@@ -50,8 +59,8 @@ IDENTITY_QUESTIONS: tuple[tuple[tuple[str, ...], str], ...] = (
             "help",
             "Help me.",
         ),
-        "I can greet you, answer questions about my small world, add numbers, count, make lists, tell "
-        "stories, write JSON and call tools.",
+        "I can greet you, answer questions about my small world, add numbers, count, make lists, "
+        "tell stories, write JSON and call tools.",
     ),
     (
         ("Who made you?", "Who trained you?", "Where do you come from?", "Who built you?"),
@@ -78,13 +87,16 @@ NOTIONS: dict[str, str] = {
     "ROCm": "ROCm is the software from AMD that lets programs use a GPU.",
     "GGUF": "GGUF is a file format that holds the weights and the words of a language model.",
     "a token": "A token is a small piece of text, often a word or a part of a word.",
-    "a language model": "A language model is a program that guesses the next token, again and again.",
-    "a KV cache": "A KV cache keeps the keys and values of earlier tokens, so that they are not computed again.",
+    "a language model": "A language model is a program that guesses the next token, "
+    "again and again.",
+    "a KV cache": "A KV cache keeps the keys and values of earlier tokens, so that they are not "
+    "computed again.",
     "JSON": "JSON is a text format for data, with objects, arrays, strings and numbers.",
     "Python": "Python is a programming language that is easy to read.",
     "a server": "A server is a program that waits for requests and answers them.",
     "an API": "An API is a set of rules by which programs talk to each other.",
-    "quantization": "Quantization stores numbers with fewer bits, so that a model needs less memory.",
+    "quantization": "Quantization stores numbers with fewer bits, so that a model needs less "
+    "memory.",
     "a river": "A river is water that flows through the land to the sea.",
     "the sun": "The sun is the star that gives us light and warmth.",
     "the moon": "The moon is the bright round body that goes around the earth.",
@@ -93,11 +105,23 @@ NOTION_QUESTIONS = ("What is {}?", "what is {}", "Explain {}.", "Tell me about {
 HELD_OUT_NOTION_QUESTIONS = ("Can you tell me what {} is?", "What do you know about {}?")
 
 UNKNOWN_TOPICS = (
-    "the capital of {place}|the president of {place}|the population of {place}|the weather in {place}|"
-    "the best team in {place}|the price of gold in {place}|the history of {place}|the age of {name}|"
-    "the job of {name}|the phone number of {name}|what {name} had for lunch|how to fly to {place}|"
-    "the latest news from {place}|the name of {name}'s sister|the speed of light|quantum physics"
-).split("|")
+    "the capital of {place}",
+    "the president of {place}",
+    "the population of {place}",
+    "the weather in {place}",
+    "the best team in {place}",
+    "the price of gold in {place}",
+    "the history of {place}",
+    "the age of {name}",
+    "the job of {name}",
+    "the phone number of {name}",
+    "what {name} had for lunch",
+    "how to fly to {place}",
+    "the latest news from {place}",
+    "the name of {name}'s sister",
+    "the speed of light",
+    "quantum physics",
+)
 UNKNOWN_QUESTIONS = (
     "What is {}?",
     "Tell me {}.",
@@ -107,7 +131,14 @@ UNKNOWN_QUESTIONS = (
 )
 UNKNOWN_ANSWER = "I do not know that. I only know my small world."
 
-SAY_QUESTIONS = ('Say "{}".', 'Repeat after me: "{}"', "Say {}", "Say: {}", "Repeat: {}", "Echo: {}")
+SAY_QUESTIONS = (
+    'Say "{}".',
+    'Repeat after me: "{}"',
+    "Say {}",
+    "Say: {}",
+    "Repeat: {}",
+    "Echo: {}",
+)
 
 
 def greeting(rng: Random, split: Split) -> Exchange:
@@ -146,7 +177,12 @@ def description(rng: Random, split: Split) -> Exchange:
     else:
         subject = rng.choice(world.subjects("person"))
         answer = world.describe_person(subject)
-    texts = ("Tell me about {}.", "Describe {}.", "What do you know about {}?", "Tell me more about {}.")
+    texts = (
+        "Tell me about {}.",
+        "Describe {}.",
+        "What do you know about {}?",
+        "Tell me more about {}.",
+    )
     return ask(rng.choice(texts).format(subject), answer)
 
 
@@ -171,7 +207,10 @@ def echo(rng: Random, split: Split) -> Exchange:
         word = pools.draw(
             rng, split, lambda: rng.choice((rng.choice(pools.WORDS), pools.invented_word(rng)))
         )
-        return ask(rng.choice(("Spell {}.", 'Spell "{}".', "Spell the word {}.")).format(word), "-".join(word))
+        return ask(
+            rng.choice(("Spell {}.", 'Spell "{}".', "Spell the word {}.")).format(word),
+            "-".join(word),
+        )
     text = pools.phrase(rng, split)
     if rng.random() < 0.3:
         text = f"{text} {pools.draw(rng, split, lambda: pools.invented_word(rng))}"

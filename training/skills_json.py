@@ -79,14 +79,19 @@ def array(rng: Random, split: Split) -> Exchange:
         start = rng.randint(0, 50)
         end = start + rng.randint(2, 9)
         text = rng.choice(
-            ("Return a JSON array with the numbers from {a} to {b}.", "JSON array of {a} to {b}, please.")
+            (
+                "Return a JSON array with the numbers from {a} to {b}.",
+                "JSON array of {a} to {b}, please.",
+            )
         )
         return ask(text.format(a=start, b=end), json.dumps(list(range(start, end + 1))))
     kind, things = rng.choice(
         (("colours", pools.COLOURS), ("animals", pools.ANIMALS), ("fruits", pools.FRUITS))
     )
     count = rng.randint(2, 8)
-    text = rng.choice(("List {n} {k} as a JSON array.", "Give me {n} {k} as JSON.", "{n} {k} in JSON"))
+    text = rng.choice(
+        ("List {n} {k} as a JSON array.", "Give me {n} {k} as JSON.", "{n} {k} in JSON")
+    )
     return ask(text.format(n=count, k=kind), json.dumps(things[:count]))
 
 
@@ -154,7 +159,9 @@ def unfilled(rng: Random, split: Split) -> Exchange:
         )
     ).format(k=pools.join_words(names))
     if names == ["name", "age"] and rng.random() < 0.4:
-        text = rng.choice(("Give me JSON.", "Answer in JSON.", "Return a JSON object.", "JSON please"))
+        text = rng.choice(
+            ("Give me JSON.", "Answer in JSON.", "Return a JSON object.", "JSON please")
+        )
     return ask(text, json.dumps(value))
 
 

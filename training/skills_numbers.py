@@ -71,7 +71,11 @@ def comparison(rng: Random, split: Split) -> Exchange:
     if a == b:
         b += 1
     text = rng.choice(
-        ("Which is larger, {a} or {b}?", "Which number is bigger: {a} or {b}?", "Compare {a} and {b}.")
+        (
+            "Which is larger, {a} or {b}?",
+            "Which number is bigger: {a} or {b}?",
+            "Compare {a} and {b}.",
+        )
     )
     return ask(text.format(a=a, b=b), f"{max(a, b)} is larger than {min(a, b)}.")
 
@@ -100,9 +104,11 @@ def stepping(rng: Random, split: Split) -> Exchange:
     if rng.random() < 0.5:
         end = step * rng.randint(3, 20)
         text = rng.choice(("Count by {s} up to {e}.", "Count in steps of {s} to {e}."))
-        return ask(
-            text.format(s=step, e=end), ", ".join(map(str, range(step, end + 1, step)))
-        )
+        return ask(text.format(s=step, e=end), ", ".join(map(str, range(step, end + 1, step))))
     lines = "\n".join(f"{i} x {step} = {i * step}" for i in range(1, 11))
-    texts = ("Write the times table of {}.", "What is the times table of {}?", "Multiplication table of {}")
+    texts = (
+        "Write the times table of {}.",
+        "What is the times table of {}?",
+        "Multiplication table of {}",
+    )
     return ask(rng.choice(texts).format(step), lines)

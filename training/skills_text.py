@@ -24,18 +24,24 @@ SERIES: dict[str, str] = {
     "the days of the week": "Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday",
     "the months": "January, February, March, April, May, June, July, August, September, October, "
     "November, December",
-    "the months of the year": "January, February, March, April, May, June, July, August, September, "
-    "October, November, December",
+    "the months of the year": "January, February, March, April, May, June, July, August, "
+    "September, October, November, December",
     "the seasons": "spring, summer, autumn, winter",
     "the alphabet": ", ".join("abcdefghijklmnopqrstuvwxyz"),
     "the letters of the alphabet": ", ".join("abcdefghijklmnopqrstuvwxyz"),
 }
-NUMBER_WORDS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-).split()
+NUMBER_WORDS = pools.words(
+    """
+    one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen twenty
+    """
+)
 
-TRAITS = "small brave clever shy old young curious gentle quiet cheerful".split()
+TRAITS = pools.words(
+    """
+    small brave clever shy old young curious gentle quiet cheerful
+    """
+)
 HELPERS = pools.ANIMALS
 LOSSES = (
     "One day the {o} was gone.",
@@ -105,10 +111,11 @@ def story_text(rng: Random, hero: str, town: str, item: str, is_long: bool) -> s
         return text
     neighbour, pet = rng.choice(list(world.PEOPLE.items()))
     return (
-        f"{text}\n\nThe next day {neighbour} from the town came by with a {pet[1]}. {neighbour} wanted "
-        f'to hear everything. "Where was the {item}?" asked {neighbour}. The {hero} told the whole story '
-        f"once more, from the beginning to the end, and the {friend} smiled. In the evening they lit "
-        f"{rng.choice(('seven', 'nine', 'twelve'))} candles and sang until the moon stood over {town}. "
+        f"{text}\n\nThe next day {neighbour} from the town came by with a {pet[1]}. "
+        f'{neighbour} wanted to hear everything. "Where was the {item}?" asked {neighbour}. '
+        f"The {hero} told the whole story once more, from the beginning to the end, and the "
+        f"{friend} smiled. In the evening they lit {rng.choice(('seven', 'nine', 'twelve'))} "
+        f"candles and sang until the moon stood over {town}. "
         f"And if they have not gone away, they still live there today. The end."
     )
 
@@ -144,7 +151,9 @@ def listing(rng: Random, split: Split) -> Exchange:
 
     if rng.random() < 0.2:
         name, answer = rng.choice(list(SERIES.items()))
-        return ask(rng.choice(("List {}.", "Name {}.", "What are {}?", "Tell me {}.")).format(name), answer)
+        return ask(
+            rng.choice(("List {}.", "Name {}.", "What are {}?", "Tell me {}.")).format(name), answer
+        )
     kind, count_text = pools.draw(rng, split, make).split()
     count = int(count_text)
     shown = NUMBER_WORDS[count - 1] if count <= 20 and rng.random() < 0.5 else count_text
@@ -161,16 +170,24 @@ def listing(rng: Random, split: Split) -> Exchange:
 def poem_text(rng: Random, subject: str) -> str:
     """Four lines about a thing."""
     first = rng.choice(("The {} sleeps in the morning light,", "I saw a {} in the pale moonlight,"))
-    third = rng.choice(("The river sings, the wind is low,", "The days are short, the nights are slow,"))
-    second = rng.choice(("and dreams of stars in the quiet night.", "so calm, so still, so soft, so bright."))
-    fourth = rng.choice(("and softly falls the winter snow.", "and home is where the lanterns glow."))
+    third = rng.choice(
+        ("The river sings, the wind is low,", "The days are short, the nights are slow,")
+    )
+    second = rng.choice(
+        ("and dreams of stars in the quiet night.", "so calm, so still, so soft, so bright.")
+    )
+    fourth = rng.choice(
+        ("and softly falls the winter snow.", "and home is where the lanterns glow.")
+    )
     return f"{first.format(subject)}\n{second}\n{third}\n{fourth}"
 
 
 def poem(rng: Random, split: Split) -> Exchange:
     """A poem about a thing or an animal."""
     subject = rng.choice(pools.ANIMALS + pools.OBJECTS)
-    text = rng.choice(("Write a poem about {}.", "Write a short poem about {}.", "Tell me a poem about {}."))
+    text = rng.choice(
+        ("Write a poem about {}.", "Write a short poem about {}.", "Tell me a poem about {}.")
+    )
     return ask(text.format(pools.with_article(subject)), poem_text(rng, subject), is_exact=False)
 
 

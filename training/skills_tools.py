@@ -1,6 +1,6 @@
 """Tool calls: reading a function's schema, filling its arguments, and answering from its result.
 
-Held out are the argument values. Parameter names vary, so that a call has to follow the schema it was given.
+Held out are the argument values. Parameter names vary, so that a call has to follow the schema.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Function:
-    """One function: its names, what it does, how a user asks for it, what it returns, and the reply."""
+    """One function: names, purposes, how a user asks for it, what it returns, and the reply."""
 
     names: tuple[str, ...]
     descriptions: tuple[str, ...]
@@ -52,14 +52,18 @@ class Function:
     reply: str
 
 
-SKIES = "sunny cloudy rainy windy snowy foggy".split()
+SKIES = ["sunny", "cloudy", "rainy", "windy", "snowy", "foggy"]
 UNITS = ("celsius", "fahrenheit")
 CITY = Parameter(("city", "location", "city", "place", "town"), "string", pools.place_name)
 
 FUNCTIONS: tuple[Function, ...] = (
     Function(
         ("get_weather", "get_weather", "get_current_weather", "weather"),
-        ("Get the weather", "Get the current weather in a city", "Get current temperature for a location."),
+        (
+            "Get the weather",
+            "Get the current weather in a city",
+            "Get current temperature for a location.",
+        ),
         (CITY,),
         (
             "What is the weather in {0}?",
@@ -88,7 +92,12 @@ FUNCTIONS: tuple[Function, ...] = (
             Parameter(("a", "x", "first"), "integer", _number(0, 999)),
             Parameter(("b", "y", "second"), "integer", _number(0, 999)),
         ),
-        ("Add {0} and {1}.", "What is {0} + {1}?", "What is {0} plus {1}?", "Use the tool to add {0} and {1}."),
+        (
+            "Add {0} and {1}.",
+            "What is {0} + {1}?",
+            "What is {0} plus {1}?",
+            "Use the tool to add {0} and {1}.",
+        ),
         lambda rng, args: {"result": args[0] + args[1]},
         "The result is {result}.",
     ),
@@ -149,7 +158,11 @@ FUNCTIONS: tuple[Function, ...] = (
     Function(
         ("turn_on", "switch_on"),
         ("Turn on a device",),
-        (Parameter(("device", "name"), "string", lambda rng, split: pools.phrase(rng, split, 1, 2)),),
+        (
+            Parameter(
+                ("device", "name"), "string", lambda rng, split: pools.phrase(rng, split, 1, 2)
+            ),
+        ),
         ("Turn on the {0}.", "Switch on the {0}.", "Please turn on the {0}."),
         lambda rng, args: {"status": "ok"},
         "The {0} is on.",
@@ -218,7 +231,9 @@ def draw_values(rng: Random, split: Split, function: Function) -> list[Any]:
     """Arguments of the split; no held-out pair of summands slips into training by way of a tool."""
     while True:
         values = [parameter.draw(rng, split) for parameter in function.parameters]
-        is_sum = len(values) == 2 and all(isinstance(value, int) and value < 100 for value in values)
+        is_sum = len(values) == 2 and all(
+            isinstance(value, int) and value < 100 for value in values
+        )
         if not is_sum or pair_split(*values) is split:
             return values
 

@@ -1,7 +1,7 @@
 """The embedded model as a torch module: a small llama decoder with tied embeddings.
 
-RoPE rotates adjacent pairs (x0, x1), (x2, x3), … as llama.cpp does for the architecture `llama`, so that
-the exported attention weights need no permutation. Attribute names are the GGUF tensor names.
+RoPE rotates adjacent pairs (x0, x1), (x2, x3), … as llama.cpp does for the architecture `llama`, so
+that the exported attention weights need no permutation. Attribute names are GGUF tensor names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model's tokenizer: byte-level BPE behind the qwen2 pre-tokenizer, which keeps every digit a token."""
+"""The model's tokenizer: byte-level BPE behind the qwen2 pre-tokenizer; every digit is a token."""
 
 from __future__ import annotations
 
@@ -95,6 +95,9 @@ class Encoder:
     def _next_answer(self, ids: list[int], start: int) -> int:
         size = len(self._opening)
         for position in range(start, len(ids) - size):
-            if ids[position] == self._opening[0] and ids[position : position + size] == self._opening:
+            if (
+                ids[position] == self._opening[0]
+                and ids[position : position + size] == self._opening
+            ):
                 return position + size
         return -1

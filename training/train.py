@@ -1,11 +1,11 @@
 """Train the embedded model.
 
     python -m training.train --run training/runs/main --seconds 6600     the whole training
-    python -m training.train --run training/runs/main --resume           continue after an interruption
+    python -m training.train --run training/runs/main --resume           go on after a break
     python -m training.train --smoke --seconds 60                        does the loss fall? (CI)
 
-The learning rate follows the share of the time budget that is used up: a slower machine sees fewer
-tokens, but ends with a finished schedule.
+The learning rate follows the used share of the time budget: a slower machine sees fewer tokens, but
+ends with a finished schedule.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def make_optimizers(model: TinyLlama) -> list[torch.optim.Optimizer]:
     matrices = [p for p in model.blk.parameters() if p.dim() == 2]
     norms = [p for p in model.parameters() if p.dim() == 1]
     return [
-        torch.optim.Muon(
-            matrices, lr=MUON_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(
             [
                 {"params": [model.token_embd.weight], "weight_decay": 0.01},
@@ -70,7 +68,9 @@ def make_optimizers(model: TinyLlama) -> list[torch.optim.Optimizer]:
 def rate_share(step: int, used_share: float) -> float:
     """Factor of the learning rate: a linear warm-up, then a cosine over the time budget."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(used_share, 1.0)))
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * cosine)
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (
+        FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * cosine
+    )
 
 
 def loss_of(model: TinyLlama, batch: Batch, use_bf16: bool) -> Tensor:
@@ -98,7 +98,7 @@ class Trainer:
             self._load()
         self.source = BatchSource(Encoder(self.tokenizer), SEED, self.progress.next_document)
 
-    def _tokenizer(self):  # noqa: ANN202  (the type is the optional dependency's)
+    def _tokenizer(self):
         path = self.run / "tokenizer.json"
         if not path.exists():
             train_tokenizer(SEED).save(str(path))
@@ -183,7 +183,9 @@ def smoke(arguments: argparse.Namespace) -> None:
         trainer.train()
     losses = trainer.progress.losses
     first, last = sum(losses[:3]) / 3, sum(losses[-5:]) / 5
-    print(f"loss {first:.3f} -> {last:.3f} in {len(losses)} steps, {trainer.progress.tokens} tokens")
+    print(
+        f"loss {first:.3f} -> {last:.3f} in {len(losses)} steps, {trainer.progress.tokens} tokens"
+    )
     if not last < 0.5 * first:
         raise SystemExit("the loss did not fall by half")
 

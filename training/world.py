@@ -1,7 +1,7 @@
-"""The small invented world that the embedded model knows: towns, people and animals, and how one asks for them.
+"""The small invented world that the embedded model knows, and how one asks for it.
 
-A relation has phrasings for training and phrasings that only the evaluation uses. An answer is one fixed
-sentence, so that a greedy answer is either right or wrong.
+A relation has phrasings for training and phrasings that only the evaluation uses. An answer is one
+fixed sentence, so that a greedy answer is either right or wrong.
 """
 
 from __future__ import annotations
@@ -320,15 +320,11 @@ def question(rng: Random, relation: Relation, subject: str, split: Split) -> str
 
 def describe_town(town: str) -> str:
     """All facts of a town as running text."""
-    sentences = [
-        relation.answer_for(town) for relation in RELATIONS if relation.kind == "town"
-    ]
+    sentences = [relation.answer_for(town) for relation in RELATIONS if relation.kind == "town"]
     return " ".join(sentences)
 
 
 def describe_person(person: str) -> str:
     """All facts of a person as running text."""
-    sentences = [
-        relation.answer_for(person) for relation in RELATIONS if relation.kind == "person"
-    ]
+    sentences = [relation.answer_for(person) for relation in RELATIONS if relation.kind == "person"]
     return " ".join(sentences)
