@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
+import termios
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,7 +22,12 @@ REPO = "someone/tiny-GGUF"
 DATA = bytes(range(256)) * 100_000  # 25 MB: more than two chunks of the client
 
 
-def resolve_in_child(hub: HubServer, home: Path, name: str) -> subprocess.CompletedProcess[str]:
+class Resolved(NamedTuple):
+    stdout: str
+    stderr: str
+
+
+def resolve_in_child(hub: HubServer, home: Path, name: str) -> Resolved:
     """The hub's address is read when huggingface-hub is imported, so each test has its own
     process."""
     code = (
@@ -33,17 +42,36 @@ def resolve_in_child(hub: HubServer, home: Path, name: str) -> subprocess.Comple
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
-    return subprocess.run(
+    # A terminal for stderr: elsewhere the client draws no progress bar.
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    with subprocess.Popen(
         [sys.executable, "-W", "error::ResourceWarning", "-c", code, name],
         env=env,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
         text=True,
-        timeout=100,
-        check=True,
-    )
+    ) as child:
+        os.close(terminal)
+        shown = "".join(screen_lines(screen))
+        out = child.stdout.read()
+    assert child.returncode == 0, shown
+    return Resolved(out, shown)
 
 
-def downloaded(result: subprocess.CompletedProcess[str]) -> bytes:
+def screen_lines(screen: int) -> Iterator[str]:
+    with os.fdopen(screen, "rb", buffering=0) as stream:
+        while True:
+            try:
+                data = stream.read(65536)
+            except OSError:  # how Linux says that the last writer has closed a terminal
+                return
+            if not data:
+                return
+            yield data.decode("utf-8", "replace")
+
+
+def downloaded(result: Resolved) -> bytes:
     assert result.stdout.startswith("PATH "), result.stdout + result.stderr
     return Path(result.stdout.removeprefix("PATH ").strip()).read_bytes()
 
