@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rocmforge.config import EngineConfig
+from rocmforge.config import EngineConfig, LogConfig
 from rocmforge.errors import RocmForgeError, error_from_name
 from rocmforge.request import FinishReason, Request, RequestId, TokenLogprob
 
@@ -36,9 +36,10 @@ class WireError(msgspec.Struct, frozen=True):
 
 
 class StartEngine(msgspec.Struct, frozen=True, tag=True):
-    """The first message: which model, with which settings."""
+    """The first message: which model, with which settings, and how to log (to stderr)."""
 
     config: EngineConfig
+    log: LogConfig = LogConfig()
     protocol_version: int = PROTOCOL_VERSION
 
 
