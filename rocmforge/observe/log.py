@@ -1,0 +1,87 @@
+"""Structured logs on stderr: human on a terminal, one JSON object a line elsewhere.
+
+Both processes call `configure_logging` once and then log events with fields:
+
+    log = get_logger(__name__)
+    log.info("engine_ready", pid=pid, load_s=2.1)
+
+Lines of one request carry its id: bound with `request_log_context`, or given as `request_id`. Prompts
+and answers are never logged; should a field with such a name be given all the same, its value is
+replaced by its length before it is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from rocmforge.config import LogConfig
+
+_TEXT_FIELDS: Final = frozenset(
+    {"prompt", "prompt_ids", "messages", "text", "content", "completion", "generated", "token_ids"}
+)
+
+
+def configure_logging(config: LogConfig) -> None:
+    """Send this process's log lines, ours and those of the libraries, to stderr as `config` says."""
+    as_json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
+    level = logging.getLevelNamesMapping()[config.level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        hide_text,
+    ]
+    final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if as_json:
+        final += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    else:
+        final += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final)
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of one module; usable before `configure_logging`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+@contextmanager
+def request_log_context(request_id: str) -> Iterator[None]:
+    """Put `request_id` into every line that is logged inside, tasks started inside included."""
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        yield
+
+
+def hide_text(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace the value of every field that holds what users wrote or read by its length."""
+    for name in _TEXT_FIELDS & event.keys():
+        event[name] = _length(event[name])
+    return event
+
+
+def _length(value: Any) -> str:
+    return f"<{len(value)} hidden>" if isinstance(value, Sized) else "<hidden>"
