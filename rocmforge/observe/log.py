@@ -5,9 +5,9 @@ Both processes call `configure_logging` once and then log events with fields:
     log = get_logger(__name__)
     log.info("engine_ready", pid=pid, load_s=2.1)
 
-Lines of one request carry its id: bound with `request_log_context`, or given as `request_id`. Prompts
-and answers are never logged; should a field with such a name be given all the same, its value is
-replaced by its length before it is written.
+Lines of one request carry its id: bound with `request_log_context`, or given as `request_id`.
+Prompts and answers are never logged: tracebacks are written without local variables, and should a
+field with such a name be given all the same, its length is written in place of its value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TEXT_FIELDS: Final = frozenset(
 
 
 def configure_logging(config: LogConfig) -> None:
-    """Send this process's log lines, ours and those of the libraries, to stderr as `config` says."""
+    """Send this process's log lines, the libraries' too, to stderr as `config` says."""
     as_json = config.format == "json" or (config.format == "auto" and not sys.stderr.isatty())
     level = logging.getLevelNamesMapping()[config.level.upper()]
     shared: list[Processor] = [
@@ -41,9 +41,13 @@ def configure_logging(config: LogConfig) -> None:
     ]
     final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if as_json:
-        final += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        final += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
-        final += [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        final += [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final)
