@@ -202,23 +202,38 @@ def _is_verified(path: Path, sha256: str) -> bool:
 
 def _from_cache(name: HubName, cause: Exception) -> Path:
     """Without a network, what was downloaded before will do."""
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        repos = [r for r in scan_cache_dir().repos if r.repo_id == name.repo]
-    except CacheNotFound:
-        repos = []
-    cached = {
-        f.file_name: f.file_path
-        for repo in repos
-        for revision in sorted(repo.revisions, key=lambda r: r.last_modified)
-        for f in revision.files
-        if f.file_name.endswith(".gguf")
-    }
+    cached = _cached_files().get(name.repo)
     if not cached:
         raise ModelLoadFailed(
             f"the hub cannot be reached and {name.repo} is not cached: {cause}"
         ) from cause
     wanted = shards_of(choose_file(name, list(cached)), list(cached))
     return cached[wanted[0]]
+
+
+def cached_hub_models() -> list[tuple[str, Path]]:
+    """(name as `hf:owner/repo:file`, path) of every GGUF file in the hub's cache."""
+    return [
+        (f"hf:{repo}:{file}", path)
+        for repo, files in sorted(_cached_files().items())
+        for file, path in sorted(files.items())
+    ]
+
+
+def _cached_files() -> dict[str, dict[str, Path]]:
+    """Repository → file → path of what the hub's cache holds; the latest revision wins."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repos = scan_cache_dir().repos
+    except CacheNotFound:
+        return {}
+    found: dict[str, dict[str, Path]] = {}
+    for repo in repos:
+        for revision in sorted(repo.revisions, key=lambda r: r.last_modified):
+            for file in revision.files:
+                if file.file_name.endswith(".gguf"):
+                    name = file.file_path.relative_to(revision.snapshot_path).as_posix()
+                    found.setdefault(repo.repo_id, {})[name] = file.file_path
+    return found
