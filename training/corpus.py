@@ -32,21 +32,21 @@ SKILLS: dict[str, tuple[Skill, float]] = {
     "description": (skills_chat.description, 1.5),
     "notion": (skills_chat.notion, 3),
     "unknown": (skills_chat.unknown, 3),
-    "echo": (skills_chat.echo, 6),
-    "addition": (skills_numbers.addition, 22),
+    "echo": (skills_chat.echo, 11),
+    "addition": (skills_numbers.addition, 26),
     "subtraction": (skills_numbers.subtraction, 5),
     "comparison": (skills_numbers.comparison, 2),
-    "counting": (skills_numbers.counting, 3),
+    "counting": (skills_numbers.counting, 2.5),
     "stepping": (skills_numbers.stepping, 1.5),
-    "story": (skills_text.story, 3),
-    "listing": (skills_text.listing, 4),
+    "story": (skills_text.story, 1.8),
+    "listing": (skills_text.listing, 3.5),
     "poem": (skills_text.poem, 1),
     "json": (skills_json.json_answer, 12),
     "tool_call": (skills_tools.tool_call, 9),
     "double_call": (skills_tools.double_call, 0.7),
     "unused_tools": (skills_tools.unused_tools, 2),
 }
-PLAIN_SHARE = 0.06
+PLAIN_SHARE = 0.035
 TURN_COUNTS = (1, 1, 1, 2, 2, 3, 4, 6)
 
 

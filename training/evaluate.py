@@ -9,6 +9,7 @@ for JSON answers and tool calls.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -154,6 +155,24 @@ def evaluate(chat: Chat, count: int, show_wrong: int = 0) -> dict[str, Score]:
     return result
 
 
+def results(arguments: argparse.Namespace, scores: dict[str, Score]) -> dict[str, Any]:
+    """What the model card states: the file, its training, and the scores."""
+    data = arguments.model.read_bytes()
+    state = torch.load(arguments.run / "checkpoint.pt", weights_only=True)
+    progress = state["progress"]
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "file_bytes": len(data),
+        "parameters": sum(tensor.numel() for tensor in state["model"].values()),
+        "trained_tokens": progress["tokens"],
+        "learnt_tokens": progress["learnt_tokens"],
+        "steps": progress["step"],
+        "training_seconds": round(progress["used_seconds"]),
+        "final_loss": round(sum(progress["losses"][-100:]) / 100, 4),
+        "held_out": {name: {"right": s.right, "asked": s.asked} for name, s in scores.items()},
+    }
+
+
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Held-out accuracy of the exported model.")
@@ -173,8 +192,7 @@ def main() -> None:
     chat = Chat(load_gguf(arguments.model), tokenizer)
     scores = evaluate(chat, arguments.count, arguments.show_wrong)
     if arguments.results:
-        table = {name: {"right": s.right, "asked": s.asked} for name, s in scores.items()}
-        arguments.results.write_text(json.dumps(table, indent=2) + "\n")
+        arguments.results.write_text(json.dumps(results(arguments, scores), indent=2) + "\n")
 
 
 if __name__ == "__main__":
