@@ -48,15 +48,16 @@ class BeatPage:
 
     @classmethod
     def create(cls) -> BeatPage:
-        """A fresh page of zeros. Raises InternalError when the system has no memory for it."""
+        """A fresh page of zeros. Raises OSError when the system has no memory or descriptor left."""
+        fd = os.memfd_create("rocmforge-beat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            fd = os.memfd_create("rocmforge-beat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(fd, PAGE_BYTES)
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        except OSError as error:
-            raise InternalError(f"cannot create the engine's beat page: {error}") from error
-        return cls(fd)
+            return cls(fd)
+        except OSError:
+            os.close(fd)
+            raise
 
     @classmethod
     def attach(cls, fd: int) -> BeatPage:

@@ -1,0 +1,117 @@
+"""What a caller of EngineClient.submit holds: the events of one request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+from rocmforge.errors import RocmForgeError
+from rocmforge.request import RequestId, RequestState
+from rocmforge.wire.protocol import RequestStarted, TokenOutput
+
+
+@dataclass(frozen=True)
+class Recovering:
+    """The engine died and is being replaced; the stream goes on after a pause.
+
+    `n_restarts`: engine deaths that this request has lived through.
+    """
+
+    n_restarts: int
+
+
+RequestEvent = RequestStarted | TokenOutput | Recovering
+_TERMINAL = frozenset({RequestState.Completed, RequestState.Failed, RequestState.Cancelled})
+
+
+class RequestHandle:
+    """An async iterator over the request's events, for one consumer.
+
+    Yields RequestStarted once, every TokenOutput exactly once and in order per choice, and a
+    Recovering marker for each engine death. It ends after the last choice has finished or the
+    request was cancelled, or raises the RocmForgeError that ended the request (once).
+
+    As a context manager it cancels the request on the way out unless it has ended:
+
+        with client.submit(request) as handle:
+            async for event in handle:
+                ...
+    """
+
+    def __init__(
+        self, request_id: RequestId, cancel: Callable[[RequestId, int | None], None]
+    ) -> None:
+        self.request_id = request_id
+        self._cancel = cancel
+        self._events: deque[RequestEvent] = deque()
+        self._cancelled_choices: set[int] = set()
+        self._state = RequestState.Pending
+        self._error: RocmForgeError | None = None
+        self._wake_up = asyncio.Event()
+
+    @property
+    def state(self) -> RequestState:
+        """Where the request is in its life; a terminal state never changes again."""
+        return self._state
+
+    @property
+    def is_done(self) -> bool:
+        """True when no event can come any more (events not read yet may be left)."""
+        return self._state in _TERMINAL
+
+    def cancel(self, choice: int | None = None) -> None:
+        """Stop the request, or one of its choices: its tokens not read yet are dropped.
+
+        Stopping the last running choice completes the request; stopping an ended request does
+        nothing.
+        """
+        if choice is None:
+            self._events.clear()
+        else:
+            self._cancelled_choices.add(choice)
+        self._cancel(self.request_id, choice)
+
+    def __aiter__(self) -> RequestHandle:
+        return self
+
+    async def __anext__(self) -> RequestEvent:
+        while True:
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, TokenOutput) and event.choice in self._cancelled_choices:
+                    continue
+                return event
+            if self.is_done:
+                error, self._error = self._error, None
+                raise error if error is not None else StopAsyncIteration
+            self._wake_up.clear()
+            await self._wake_up.wait()
+
+    def __enter__(self) -> RequestHandle:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if not self.is_done:
+            self.cancel()
+
+    def put(self, event: RequestEvent) -> None:
+        """For the supervisor: one more event."""
+        if isinstance(event, RequestStarted):
+            self._state = RequestState.Processing
+        self._events.append(event)
+        self._wake_up.set()
+
+    def end(self, state: RequestState, error: RocmForgeError | None = None) -> None:
+        """For the supervisor: the terminal event; `error` exactly when the state is Failed."""
+        assert not self.is_done, f"request {self.request_id} ended twice"
+        self._state = state
+        self._error = error
+        self._wake_up.set()
