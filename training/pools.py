@@ -138,11 +138,15 @@ def place_name(rng: Random, split: Split) -> str:
     return draw(rng, split, lambda: invented_word(rng).capitalize())
 
 
-def phrase(rng: Random, split: Split, low: int = 2, high: int = 6) -> str:
-    """A few words in a random order."""
-    return draw(
-        rng, split, lambda: " ".join(rng.choice(WORDS) for _ in range(rng.randint(low, high)))
-    )
+def phrase(
+    rng: Random, split: Split, low: int = 2, high: int = 6, invented_share: float = 0.0
+) -> str:
+    """A few words in a random order, some of them invented."""
+
+    def word() -> str:
+        return invented_word(rng) if rng.random() < invented_share else rng.choice(WORDS)
+
+    return draw(rng, split, lambda: " ".join(word() for _ in range(rng.randint(low, high))))
 
 
 def with_article(noun: str) -> str:

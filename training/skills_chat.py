@@ -211,9 +211,7 @@ def echo(rng: Random, split: Split) -> Exchange:
             rng.choice(("Spell {}.", 'Spell "{}".', "Spell the word {}.")).format(word),
             "-".join(word),
         )
-    text = pools.phrase(rng, split, 1, rng.choice((3, 6, 12)))
-    if rng.random() < 0.3:
-        text = f"{text} {pools.draw(rng, split, lambda: pools.invented_word(rng))}"
+    text = pools.phrase(rng, split, 1, rng.choice((3, 6, 12, 24)), rng.choice((0.0, 0.2, 1.0)))
     return ask(rng.choice(SAY_QUESTIONS).format(text), text)
 
 
