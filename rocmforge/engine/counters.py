@@ -1,0 +1,57 @@
+"""What the engine counts, step by step, for the server's metrics."""
+
+from __future__ import annotations
+
+from rocmforge.cache.prefix_cache import PrefixStats
+from rocmforge.engine.batch import Batch
+from rocmforge.engine.scheduler import Scheduler
+from rocmforge.wire.protocol import EngineStats
+
+
+class StepCounters:
+    """Totals since the engine's start."""
+
+    def __init__(self) -> None:
+        self._prompt_tokens = 0
+        self._generated_tokens = 0
+        self._steps = 0
+        self._last_step_ms = 0.0
+        self._last_step_tokens = 0
+        self._prefill_s = 0.0
+        self._decode_s = 0.0
+
+    def count(self, batch: Batch, n_generated: int, elapsed_s: float) -> None:
+        """Count one step. Its time is shared out by tokens between prompts and decoding."""
+        n_decode = batch.n_decode_tokens
+        n_prefill = batch.n_tokens - n_decode
+        self._steps += 1
+        self._prompt_tokens += n_prefill
+        self._generated_tokens += n_generated
+        self._last_step_ms = elapsed_s * 1000
+        self._last_step_tokens = batch.n_tokens
+        prefill_s = elapsed_s * n_prefill / max(1, batch.n_tokens)
+        self._prefill_s += prefill_s
+        self._decode_s += elapsed_s - prefill_s
+
+    def stats(self, scheduler: Scheduler) -> EngineStats:
+        """These totals with the scheduler's and the caches' numbers of now."""
+        cache = scheduler.prefix_cache
+        prefix = PrefixStats() if cache is None else cache.stats
+        return EngineStats(
+            n_running=len(scheduler.running),
+            n_waiting=len(scheduler.waiting),
+            blocks_used=scheduler.pool.n_used,
+            blocks_cached=scheduler.pool.n_idle,
+            blocks_total=scheduler.pool.n_blocks,
+            prompt_tokens_total=self._prompt_tokens,
+            generated_tokens_total=self._generated_tokens,
+            prefix_queries_total=prefix.queries,
+            prefix_hits_total=prefix.hits,
+            prefix_hit_tokens_total=prefix.hit_tokens,
+            preemptions_total=scheduler.n_preemptions,
+            steps_total=self._steps,
+            last_step_ms=self._last_step_ms,
+            last_step_tokens=self._last_step_tokens,
+            prefill_s_total=self._prefill_s,
+            decode_s_total=self._decode_s,
+        )
