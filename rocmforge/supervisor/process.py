@@ -54,6 +54,8 @@ class EngineProcess:
             ours, theirs = socket.socketpair()
             with theirs:
                 undo.callback(ours.close)
+                channel = await AsyncChannel.open(ours)
+                undo.callback(channel.abort)
                 # Started from the loop's own thread: the engine asks the kernel to die with the
                 # thread that started it. It takes a few milliseconds (vfork).
                 fds = (theirs.fileno(), page.fileno())
@@ -65,8 +67,6 @@ class EngineProcess:
                     stdout=_STDERR_FD,
                     stderr=_STDERR_FD,
                 )
-            undo.callback(popen.kill)
-            channel = await AsyncChannel.open(ours)
             undo.pop_all()
         return cls(popen, channel, page)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from rocmforge.clock import monotonic_s, unix_s
@@ -25,18 +24,16 @@ from rocmforge.errors import (
     RocmForgeError,
 )
 from rocmforge.observe.log import get_logger
-from rocmforge.supervisor.beat_watch import BeatWatch
 from rocmforge.supervisor.crash_report import CrashCause, CrashReport, describe_exit
 from rocmforge.supervisor.delivery import Delivery
 from rocmforge.supervisor.journal import Journal, JournalEntry
+from rocmforge.supervisor.life import LEAVE_TIMEOUT_S, Ending, EngineLife
 from rocmforge.supervisor.process import ENGINE_COMMAND, EngineProcess
 from rocmforge.supervisor.restart_policy import RestartPolicy
 from rocmforge.supervisor.status import EngineState, EngineStatus, sum_counters
 from rocmforge.wire.beat import EnginePhase
-from rocmforge.wire.channel import ChannelClosed, ChannelError
 from rocmforge.wire.protocol import (
     EngineFacts,
-    EngineFailed,
     EngineReady,
     EngineStats,
     FromEngine,
@@ -50,21 +47,10 @@ from rocmforge.wire.protocol import (
 
 _log = get_logger(__name__)
 
-# How long an engine may take to leave once its socket is closed or it was told to.
-LEAVE_TIMEOUT_S: Final = 2.0
 # Requests resubmitted without giving the event loop a turn: a long prompt packs in about 1 ms.
 _RESUME_BATCH: Final = 4
 _N_CRASH_REPORTS: Final = 32
 _HOPELESS: Final = (ErrorCategory.User, ErrorCategory.Model)
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """Why a life ended, as far as it was seen from outside the process."""
-
-    cause: CrashCause
-    detail: str
-    error: RocmForgeError | None = None
 
 
 class Supervisor:
@@ -88,8 +74,7 @@ class Supervisor:
         self._command = command
         self._policy = RestartPolicy(config)
         self.delivery = Delivery(journal, self._send)
-        self._process: EngineProcess | None = None
-        self._watch: BeatWatch | None = None
+        self._life: EngineLife | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._state = EngineState.stopped
@@ -135,13 +120,13 @@ class Supervisor:
             facts=self._facts,
             load_phase=self._load.phase,
             load_percent=self._load.percent,
-            pid=self._process.pid if self._process else None,
+            pid=self._life.process.pid if self._life else None,
             restarts_total=self._restarts.total(),
             restarts_by_cause=dict(self._restarts),
             requests_resumed_total=self._n_resumed,
             n_live=len(self._journal),
             stats=sum_counters(self._stats_before, self._stats),
-            beat_age_s=self._watch.look() if self._watch else None,
+            beat_age_s=self._life.watch.look() if self._life else None,
             circuit_closes_in_s=self.retry_in_s,
             last_error=self._last_error,
             crashes=tuple(self._crashes),
@@ -170,11 +155,11 @@ class Supervisor:
 
     async def close(self) -> None:
         """Tell the engine to leave, kill it if it does not, and fail whatever is still live."""
-        process, task = self._process, self._task
-        if process is not None and self._state is EngineState.ready:
-            process.channel.send(Shutdown())
+        life, task = self._life, self._task
+        if life is not None and self._state is EngineState.ready:
+            life.process.channel.send(Shutdown())
             self._become(EngineState.stopped)
-            await process.wait_exit(LEAVE_TIMEOUT_S)
+            await life.process.wait_exit(LEAVE_TIMEOUT_S)
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
@@ -198,8 +183,7 @@ class Supervisor:
             ending = await self._one_life()
             if self._state is EngineState.stopped:
                 return
-            if ending.error is not None:
-                self._last_error = ending.error
+            self._last_error = ending.error
             if self._is_hopeless(ending):
                 self.delivery.fail_all(
                     EngineNotInitialized(f"the model cannot be loaded: {ending.detail}")
@@ -215,104 +199,45 @@ class Supervisor:
                 _log.warning("engine_restart", delay_s=delay, fruitless=self._policy.n_fruitless)
                 await asyncio.sleep(delay)
 
-    async def _one_life(self) -> _Ending:
-        try:
-            process = await EngineProcess.start(self._command)
-        except OSError as error:
-            ending = _Ending(CrashCause.not_started, f"cannot start the engine: {error}")
-            self._become(EngineState.recovering)
-            self._report(ending, None, served=False)
-            return ending
-        self._process = process
-        self._watch = BeatWatch(process.page, 2 * self._look_interval_s())
+    async def _one_life(self) -> Ending:
         self._load = LoadProgress(phase="", percent=0.0)
         self._n_tokens_before = self.delivery.n_tokens
         try:
-            process.channel.send(self._start_message)
-            ending = await self._serve(process)
+            process = await EngineProcess.start(self._command)
+        except OSError as error:
+            why = EngineNotInitialized(f"the engine process cannot be started: {error}")
+            ending = Ending(CrashCause.not_started, why.message, why)
+            self._become(EngineState.recovering)
+            self._report(ending, None)
+            return ending
+        self._life = life = EngineLife(process, self._config, self._handle)
+        try:
+            ending = await life.run(self._start_message)
             if self._state is not EngineState.stopped:
-                served = self._state is EngineState.ready
                 # From here on requests only join the journal.
                 self._become(EngineState.recovering)
-                ending = await self._look_closer(ending, process)
-                self._report(ending, process, served=served)
+            ending = await life.autopsy(ending)
+            if self._state is not EngineState.stopped:
+                self._report(ending, life)
         finally:
-            # Nobody may use them from here on, though closing takes a while.
-            self._process = self._watch = None
+            # Nobody may use it from here on, though closing takes a while.
+            self._life = None
             self._stats_before = sum_counters(self._stats_before, self._stats)
             self._stats = EngineStats()
             await process.close()
         return ending
-
-    async def _serve(self, process: EngineProcess) -> _Ending:
-        """Until the engine ends, in one way or another."""
-        reading = asyncio.create_task(self._read(process))
-        watching = asyncio.create_task(self._look_for_hang(process))
-        leaving = asyncio.create_task(process.exited.wait())
-        tasks: set[asyncio.Task[_Ending] | asyncio.Task[bool]] = {reading, watching, leaving}
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if leaving in done:
-                # What it sent before it died is read to the end: it may say why.
-                await asyncio.wait({reading}, timeout=LEAVE_TIMEOUT_S)
-            if reading.done():
-                return reading.result()
-            if watching.done():
-                return watching.result()
-            return _Ending(CrashCause.disconnected, "the engine ended and left its socket open")
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    async def _read(self, process: EngineProcess) -> _Ending:
-        try:
-            while True:
-                for message in await process.channel.receive():
-                    if isinstance(message, EngineFailed):
-                        error = message.error.to_error()
-                        return _Ending(CrashCause.failed, error.message, error)
-                    await self._handle(message)
-        except ChannelClosed as error:
-            return _Ending(CrashCause.disconnected, error.message)
-        except ChannelError as error:
-            return _Ending(CrashCause.babbling, error.message, error)
-
-    async def _look_for_hang(self, process: EngineProcess) -> _Ending:
-        watch = self._watch
-        assert watch is not None
-        while True:
-            await asyncio.sleep(self._look_interval_s())
-            serving = self._state is EngineState.ready
-            limit = self._config.hang_timeout_s if serving else self._config.load_timeout_s
-            if (still := watch.look()) > limit:
-                detail = f"no sign of life for {still:.1f} s while {process.page.phase.name}"
-                return _Ending(
-                    CrashCause.hung, detail, EngineRecovering(f"the engine hung: {detail}")
-                )
-
-    async def _look_closer(self, ending: _Ending, process: EngineProcess) -> _Ending:
-        """A closed socket is only a symptom: ask how the process ended."""
-        if ending.cause is not CrashCause.disconnected:
-            return ending
-        if not await process.wait_exit(LEAVE_TIMEOUT_S):
-            return ending
-        code, signal_name = describe_exit(process.returncode)
-        if signal_name is not None:
-            cause, detail = CrashCause.killed, f"the engine died of {signal_name}"
-        else:
-            cause, detail = CrashCause.exited, f"the engine ended with exit code {code}"
-        return _Ending(cause, detail, EngineRecovering(detail))
 
     async def _open_circuit(self) -> None:
         open_s = self._config.circuit_open_s
         self._retry_at_s = monotonic_s() + open_s
         self._become(EngineState.circuit_open)
         _log.error("engine_circuit_open", retry_in_s=open_s, fruitless=self._policy.n_fruitless)
-        why = self._last_error.message if self._last_error else "it does not start"
+        assert self._last_error is not None, "the circuit opens after a death"
         self.delivery.fail_all(
             EngineRecovering(
-                f"the engine died {self._policy.n_fruitless + 1} times in a row without producing "
-                f"a token ({why}); the next attempt is in {open_s:g} s"
+                f"the engine was restarted {self._policy.n_fruitless} times in a row without "
+                f"producing a token ({self._last_error.message}); "
+                f"the next attempt is in {open_s:g} s"
             )
         )
         await asyncio.sleep(open_s)
@@ -322,8 +247,6 @@ class Supervisor:
     # ------------------------------------------------------------------ messages
 
     async def _handle(self, message: FromEngine) -> None:
-        if self._watch is not None:
-            self._watch.reset()
         if isinstance(message, StepOutput):
             self._stats = message.stats
             self.delivery.step(message)
@@ -352,7 +275,8 @@ class Supervisor:
 
     # ------------------------------------------------------------------ after a death
 
-    def _report(self, ending: _Ending, process: EngineProcess | None, *, served: bool) -> None:
+    def _report(self, ending: Ending, life: EngineLife | None) -> None:
+        process = life.process if life else None
         code, signal_name = describe_exit(process.returncode if process else None)
         report = CrashReport(
             cause=ending.cause,
@@ -369,20 +293,17 @@ class Supervisor:
         self._crashes.append(report)
         _log.error("engine_died", **report.as_fields())
         lived_long = report.uptime_s >= self._config.restart_max_delay_s
+        served = life is not None and life.is_serving
         if report.n_tokens or (served and lived_long and not report.in_flight):
             # In the second case it served, and nobody asked it for a token.
             self._policy.progress()
 
-    def _is_hopeless(self, ending: _Ending) -> bool:
-        """True when no engine was ever ready and the file or the settings are why.
+    def _is_hopeless(self, ending: Ending) -> bool:
+        """True when no engine was ever ready, and the file or the settings are why.
 
         Once one has served, a bad file may become good again, and the server is worth keeping.
         """
-        return (
-            self._facts is None
-            and ending.error is not None
-            and ending.error.category() in _HOPELESS
-        )
+        return self._facts is None and ending.error.category() in _HOPELESS
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in this file must not leave clients waiting for ever."""
@@ -394,12 +315,8 @@ class Supervisor:
         self.delivery.fail_all(self._last_error)
 
     def _send(self, message: ToEngine) -> None:
-        if self._process is not None:
-            self._process.channel.send(message)
-
-    def _look_interval_s(self) -> float:
-        shortest = min(self._config.hang_timeout_s, self._config.load_timeout_s)
-        return min(1.0, max(0.02, shortest / 10))
+        if self._life is not None:
+            self._life.process.channel.send(message)
 
     def _become(self, state: EngineState) -> None:
         self._state = state

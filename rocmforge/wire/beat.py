@@ -48,7 +48,7 @@ class BeatPage:
 
     @classmethod
     def create(cls) -> BeatPage:
-        """A fresh page of zeros. Raises OSError when the system has no memory or descriptor left."""
+        """A fresh page of zeros. Raises OSError when memory or descriptors are used up."""
         fd = os.memfd_create("rocmforge-beat", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, PAGE_BYTES)

@@ -174,6 +174,7 @@ class AsyncChannel:
         self._writer = writer
         self._frames = FrameReader(max_frame_bytes)
         self._max = max_frame_bytes
+        self._broken: ChannelError | None = None
 
     @classmethod
     async def open(
@@ -187,18 +188,25 @@ class AsyncChannel:
     async def receive(self) -> list[FromEngine]:
         """The next messages (at least one).
 
-        Raises ChannelClosed at the end of the stream, ChannelError on garbage.
+        Raises ChannelClosed at the end of the stream, ChannelError on garbage; what came before
+        the garbage is returned first.
         """
-        while True:
+        messages: list[FromEngine] = []
+        while not messages:
+            if self._broken is not None:
+                raise self._broken
             try:
                 data = await self._reader.read(_READ_BYTES)
             except OSError as error:
                 raise ChannelClosed(f"the engine is gone: {error}") from error
             if not data:
                 raise ChannelClosed(self._how_it_closed())
-            messages = [_decode(_FROM_ENGINE, payload) for payload in self._frames.feed(data)]
-            if messages:
-                return messages
+            try:
+                for payload in self._frames.feed(data):
+                    messages.append(_decode(_FROM_ENGINE, payload))
+            except ChannelError as error:
+                self._broken = error
+        return messages
 
     def send(self, message: ToEngine) -> None:
         """Queue one message. When the engine is gone it is dropped: receive() says so.
@@ -209,9 +217,13 @@ class AsyncChannel:
         if not self._writer.is_closing():
             self._writer.write(frame)
 
+    def abort(self) -> None:
+        """Close the socket in the event loop's next turn."""
+        self._writer.transport.abort()
+
     async def close(self) -> None:
         """Close the socket: the engine sees it and leaves."""
-        self._writer.transport.abort()
+        self.abort()
         try:
             await self._writer.wait_closed()
         except OSError:
