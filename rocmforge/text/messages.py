@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rocmforge.errors import InvalidRequest
 
 Message = dict[str, object]
-_PROBE = "probe-7f3a"
+_PROBE, _KEY = "probe-7f3a", "key-7f3a"
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -37,24 +37,25 @@ class TemplateTraits:
         """Find them out; `render` gives None when the template refuses the messages."""
         user: Message = {"role": "user", "content": _PROBE}
         parts: Message = {"role": "user", "content": [{"type": "text", "text": _PROBE}]}
-        as_text, as_parts = render([user]), render([parts])
-        only_parts = (
-            (as_text is None or _PROBE not in as_text)
-            and as_parts is not None
-            and _PROBE in as_parts
-        )
-        empty = render([user, _call({_PROBE: 1}, "")])
-        null = render([user, _call({_PROBE: 1}, None)])
-        text = json.dumps({_PROBE: 1})
-        as_json = render([user, _call(text, "")]) or render([user, _call(text, None)])
-        shown = null if null is not None and _PROBE in null.replace(_PROBE, "", 1) else empty
-        takes_object = shown is not None and f"'{_PROBE}'" not in shown
+        only_parts = _PROBE not in (render([user]) or "") and _PROBE in (render([parts]) or "")
+        if only_parts:
+            user = parts
+
+        def call(arguments: object, content: str | None) -> str:
+            return render([user, _call(arguments, content)]) or ""
+
+        as_object = [call({_KEY: 1}, content) for content in (None, "")]
+        as_json = [call(json.dumps({_KEY: 1}), content) for content in (None, "")]
+        # An object in Python's notation is no better than an error.
+        takes_object = any(_KEY in text and f"'{_KEY}'" not in text for text in as_object)
+        takes_object = takes_object or not any(_KEY in text for text in as_json)
+        null, empty = as_object if takes_object else as_json
         return cls(
             text=not only_parts,
-            # A template that prints the null shows its name; one that needs the null shows the call
-            # only then.
-            null_content=null is not None and "None" not in null,
-            object_arguments=takes_object or as_json is None,
+            # Some templates fail on null, some print its name; others show the call only beside
+            # null.
+            null_content=bool(null) and "None" not in null and (_KEY in null or _KEY not in empty),
+            object_arguments=takes_object,
             developer="developer" in source,
         )
 
@@ -90,8 +91,9 @@ def _normalised(message: object, index: int, traits: TemplateTraits) -> Message:
         # An empty or null list is no tool call; templates that ask "is it there?" must not see it.
         result.pop("tool_calls", None)
     content = _text(result.get("content"), where)
-    if content is None and not (calls and traits.null_content):
-        content = ""
+    if not content:
+        # Templates that want null beside tool calls get it for an empty text as well.
+        content = None if calls and traits.null_content else ""
     if content is not None and not traits.text:
         result["content"] = [{"type": "text", "text": content}]
     else:

@@ -35,7 +35,8 @@ TOKENIZERS = {
     "by word": spm([word for word in WORDS if word != "a▁b"]),
 }
 N_VOCAB = TOKENIZERS["by word"].n_vocab  # the smallest
-# Mostly tokens from a small alphabet, so that stop strings are met, and bytes that break characters.
+# Mostly tokens from a small alphabet, so that stop strings are met, and bytes that break
+# characters.
 TOKEN_IDS = st.one_of(
     st.integers(259, N_VOCAB - 1), st.integers(0, N_VOCAB - 1), st.integers(3 + 0xC0, 3 + 0xFF)
 )
