@@ -21,10 +21,11 @@ from rocmforge.config import EngineConfig
 from rocmforge.engine.batch import Batch
 from rocmforge.engine.counters import StepCounters
 from rocmforge.engine.intake import check_request, make_sequences, unfinished
-from rocmforge.engine.recovery import StepRunner, run_within_memory
+from rocmforge.engine.recovery import run_within_memory
 from rocmforge.engine.scheduler import Scheduler
 from rocmforge.engine.sequence import Sequence
 from rocmforge.engine.step_budget import StepBudget
+from rocmforge.engine.step_plan import StepRunner
 from rocmforge.errors import InvalidRequest, RocmForgeError
 from rocmforge.request import Request, RequestId, RequestState
 from rocmforge.sampling.sampler import SampledToken, Sampler
@@ -36,16 +37,6 @@ from rocmforge.wire.protocol import (
     TokenOutput,
     WireError,
 )
-
-
-@dataclass(frozen=True)
-class EngineLimits:
-    """What the runner can hold: V, positions of a sequence, and the KV cache's blocks."""
-
-    n_vocab: int
-    n_ctx: int
-    n_blocks: int
-    block_bytes: int
 
 
 @dataclass
@@ -63,13 +54,13 @@ class Engine:
         self,
         runner: StepRunner,
         sampler: Sampler,
-        limits: EngineLimits,
         config: EngineConfig,
         *,
         budget: StepBudget | None = None,
         clock: Callable[[], float] = monotonic_s,
         check_invariants: bool = False,
     ) -> None:
+        limits = runner.limits
         pool = BlockPool(limits.n_blocks, config.cache.block_tokens)
         prefix_cache = (
             PrefixCache(pool, block_bytes=limits.block_bytes) if config.cache.prefix_cache else None
@@ -152,6 +143,10 @@ class Engine:
         batch, logits = run_within_memory(self._scheduler, self._runner, batch)
         samples = self._sampler.sample(logits, batch.sample_rows())
         return self._commit(batch, samples, started_s)
+
+    def close(self) -> None:
+        """Free the model and the cache; for engines that do not end with their process."""
+        self._runner.close()
 
     def check(self) -> None:
         """Assert the engine's invariants: no block is lost or shared wrongly, no request is

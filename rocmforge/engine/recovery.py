@@ -7,27 +7,17 @@ could not be had. Every sequence that is put back is computed again, to the same
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import numpy.typing as npt
 
 from rocmforge.engine.batch import Batch
 from rocmforge.engine.scheduler import Scheduler
-from rocmforge.engine.step_plan import StepPlan
+from rocmforge.engine.step_plan import StepRunner
 from rocmforge.errors import BackendError, GpuMemoryAllocationFailed, HipError, HipErrorKind
 from rocmforge.observe.log import get_logger
 
 MAX_ATTEMPTS = 4
 _log = get_logger(__name__)
-
-
-class StepRunner(Protocol):
-    """Runs steps."""
-
-    def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
-        """One step → logits float32 [R, V], valid until the next call."""
-        ...
 
 
 def run_within_memory(
@@ -45,7 +35,7 @@ def run_within_memory(
         except (BackendError, MemoryError) as error:
             if attempt == MAX_ATTEMPTS or not is_out_of_memory(error):
                 raise
-            n_freed, n_preempted = free_memory(scheduler)
+            n_freed, n_preempted = free_memory(scheduler, batch)
             _log.warning(
                 "step_out_of_memory",
                 attempt=attempt,
@@ -64,13 +54,13 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, GpuMemoryAllocationFailed | MemoryError)
 
 
-def free_memory(scheduler: Scheduler) -> tuple[int, int]:
-    """Forget idle prefixes, put the younger half of the batch back, halve the step; (blocks freed,
-    sequences put back).
+def free_memory(scheduler: Scheduler, batch: Batch) -> tuple[int, int]:
+    """Forget idle prefixes, put the younger half of the running sequences back, and run at most
+    half as many tokens as `batch` had; (blocks freed, sequences put back).
     """
     n_freed = 0 if scheduler.prefix_cache is None else scheduler.prefix_cache.clear()
     victims = scheduler.running[(len(scheduler.running) + 1) // 2 :]
     for sequence in reversed(victims):
         scheduler.preempt(sequence)
-    scheduler.budget.halve()
+    scheduler.budget.limit_to(batch.n_tokens // 2)
     return n_freed, len(victims)

@@ -49,6 +49,9 @@ class StepBudget:
             measured = known + _SMOOTHING * (measured - known)
         self._ms_per_token = measured
 
-    def halve(self) -> None:
-        """Half as many tokens as now, until measurements say otherwise: memory ran out."""
-        self._ms_per_token = _MARGIN * self._max_ms / max(1, self.tokens // 2)
+    def limit_to(self, n_tokens: int) -> None:
+        """No more than `n_tokens` (at least one) until measurements say otherwise: memory ran
+        out.
+        """
+        # Half a token more, so that rounding down gives n_tokens.
+        self._ms_per_token = _MARGIN * self._max_ms / (max(1, n_tokens) + 0.5)

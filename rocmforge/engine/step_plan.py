@@ -7,6 +7,7 @@ table, P positions per block.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -69,3 +70,33 @@ class StepPlan:
             assert (table[used:] == -1).all()
             assert len(set(table[:used].tolist())) == used
         assert (np.diff(self.logits_rows) > 0).all()
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """What a runner can hold: V, positions of one sequence, and the KV cache's blocks."""
+
+    n_vocab: int
+    n_ctx: int
+    n_blocks: int
+    block_bytes: int
+
+
+class StepRunner(Protocol):
+    """What runs the plans."""
+
+    @property
+    def limits(self) -> EngineLimits:
+        """Plans stay within these and within the configured batch."""
+        ...
+
+    def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
+        """Run one step → logits float32 [R, V], valid until the next call.
+
+        Raises a BackendError or MemoryError; then the step may be run again.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device's memory; nothing runs afterwards."""
+        ...

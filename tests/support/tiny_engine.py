@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rocmforge.config import CacheConfig, EngineConfig, SchedulerConfig
-from rocmforge.engine.engine import Engine, EngineLimits
+from rocmforge.engine.engine import Engine
+from rocmforge.engine.step_plan import EngineLimits
 from rocmforge.errors import RocmForgeError
 from rocmforge.request import FinishReason, Request, RequestId, SamplingParams
 from rocmforge.sampling.sampler import Sampler
@@ -34,8 +35,9 @@ class HashModel:
     wrongly changes every later token. Runs any StepPlan; checks its invariants.
     """
 
-    def __init__(self, n_blocks: int, block_tokens: int, n_vocab: int = N_VOCAB):
+    def __init__(self, n_blocks, block_tokens, n_ctx=256, n_vocab=N_VOCAB):
         self.n_blocks, self.block_tokens, self.n_vocab = n_blocks, block_tokens, n_vocab
+        self.limits = EngineLimits(n_vocab, n_ctx, n_blocks, block_bytes=64)
         self.slots = np.zeros(n_blocks * block_tokens, np.uint64)
         self.poisoned_token: int | None = None
         self.before_run = None
@@ -89,11 +91,10 @@ def tiny_config(
 def hash_engine(*, n_blocks=200, n_ctx=256, clock=None, sampler=None, **config):
     """An engine on a HashModel, checking its invariants after every step."""
     config = tiny_config(**config)
-    model = HashModel(n_blocks, config.cache.block_tokens)
+    model = HashModel(n_blocks, config.cache.block_tokens, n_ctx)
     engine = Engine(
         model,
         sampler or Sampler(N_VOCAB),
-        EngineLimits(n_vocab=N_VOCAB, n_ctx=n_ctx, n_blocks=n_blocks, block_bytes=64),
         config,
         check_invariants=True,
         **({"clock": clock} if clock else {}),

@@ -1,0 +1,126 @@
+"""The loaded model with its KV cache, ready to run steps."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from rocmforge.backends.ops import Backend, KvGeometry, Program, StepLimits
+from rocmforge.clock import monotonic_s
+from rocmforge.config import EngineConfig
+from rocmforge.engine.memory import cache_blocks, sequence_length
+from rocmforge.engine.step_plan import EngineLimits, StepPlan
+from rocmforge.models.loading import LoadedModel
+from rocmforge.wire.protocol import EngineFacts
+
+WARM_UP_TOKENS = 32
+
+
+class Runner:
+    """Runs step plans on a backend; owns the backend."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: LoadedModel,
+        config: EngineConfig,
+        op_counter: memoryview | None = None,
+    ) -> None:
+        """Size the KV cache and record the model's program.
+
+        op_counter: uint64 [1], counts finished operations. Raises InvalidCacheConfiguration or
+        CacheCapacityExceeded when the cache cannot be had, and the backend's errors.
+        """
+        spec = model.spec
+        self._backend = backend
+        self._model = model
+        self._config = config
+        size = config.cache.block_tokens
+        n_ctx = sequence_length(config, spec.n_ctx_train)
+        self.kv = KvGeometry(
+            n_layers=spec.n_layers,
+            n_kv_heads=spec.n_kv_heads,
+            head_dim=spec.head_dim,
+            n_blocks=1,
+            block_tokens=size,
+            kv_type=config.cache.kv_type,
+        )
+        n_blocks = cache_blocks(config, n_ctx, self.kv.block_bytes)
+        self.kv = KvGeometry(**{**vars(self.kv), "n_blocks": n_blocks})
+        self.limits = EngineLimits(
+            n_vocab=spec.n_vocab,
+            n_ctx=min(n_ctx, n_blocks * size),
+            n_blocks=n_blocks,
+            block_bytes=self.kv.block_bytes,
+        )
+        batch = config.scheduler.max_batch_size
+        self._program: Program = backend.create_program(
+            model.forward,
+            self.kv,
+            StepLimits(
+                max_tokens=config.scheduler.max_step_tokens,
+                max_sequences=batch,
+                max_rows=batch,
+                max_blocks_per_sequence=-(-self.limits.n_ctx // size),
+            ),
+            op_counter,
+        )
+
+    def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
+        """Run one step → logits float32 [R, V], valid until the next call."""
+        return self._program.run(plan)
+
+    def warm_up(self) -> tuple[int, float]:
+        """Run one chunk on empty blocks, so that the first request finds everything in place; (its
+        tokens, milliseconds). Nothing of it is ever read.
+        """
+        n = min(WARM_UP_TOKENS, self._config.scheduler.max_step_tokens, self.limits.n_ctx)
+        n_used = -(-n // self.kv.block_tokens)
+        plan = StepPlan(
+            token_ids=np.zeros(n, np.int32),
+            positions=np.arange(n, dtype=np.int32),
+            query_start=np.array([0, n], np.int32),
+            context_len=np.array([n], np.int32),
+            block_tables=np.arange(n_used, dtype=np.int32).reshape(1, n_used),
+            logits_rows=np.array([n - 1], np.int32),
+        )
+        # The first run pays for page faults and idle threads, the second shows the speed.
+        self.run(plan)
+        start_s = monotonic_s()
+        self.run(plan)
+        return n, (monotonic_s() - start_s) * 1000
+
+    def facts(self, load_s: float) -> EngineFacts:
+        """What really runs."""
+        spec, scheduling = self._model.spec, self._config.scheduler
+        return EngineFacts(
+            pid=os.getpid(),
+            backend=self._backend.name,
+            device=self._backend.device,
+            isa=self._backend.isa,
+            n_threads=self._backend.n_threads,
+            weight_types=dict(self._model.weight_types),
+            decoded_types=dict(self._model.decoded_types),
+            activation_dtype="f32",
+            kv_type=self.kv.kv_type,
+            kv_bytes=self.kv.block_bytes * self.kv.n_blocks,
+            weight_bytes=self._model.weight_bytes,
+            architecture=spec.architecture,
+            n_vocab=spec.n_vocab,
+            n_ctx=self.limits.n_ctx,
+            n_ctx_train=spec.n_ctx_train,
+            n_blocks=self.kv.n_blocks,
+            block_tokens=self.kv.block_tokens,
+            max_batch_size=scheduling.max_batch_size,
+            max_step_tokens=scheduling.max_step_tokens,
+            # Every CPU kernel gives a row the same result in any batch.
+            deterministic=True,
+            load_s=load_s,
+        )
+
+    def close(self) -> None:
+        """Free the cache, the weights and the threads."""
+        self._program.close()
+        self._backend.close()

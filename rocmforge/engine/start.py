@@ -1,0 +1,68 @@
+"""From a configuration to an engine that serves, telling how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rocmforge.backends.select import choose
+from rocmforge.clock import monotonic_s
+from rocmforge.config import EngineConfig
+from rocmforge.engine.engine import Engine
+from rocmforge.engine.runner import Runner
+from rocmforge.engine.step_budget import StepBudget
+from rocmforge.models.loading import load_model
+from rocmforge.observe.log import get_logger
+from rocmforge.sampling.sampler import Sampler
+from rocmforge.wire.protocol import EngineFacts
+
+# How the time of a start divides, roughly: reading and packing weights is nearly all of it.
+_READ_PERCENT = 5.0
+_PACK_PERCENT = 90.0
+_PLAN_PERCENT = 95.0
+_log = get_logger(__name__)
+
+
+def _silent(_phase: str, _percent: float) -> None:
+    return
+
+
+def start_engine(
+    config: EngineConfig,
+    *,
+    progress: Callable[[str, float], None] = _silent,
+    op_counter: memoryview | None = None,
+    check_invariants: bool = False,
+) -> tuple[Engine, EngineFacts]:
+    """Choose a backend, load the model, size the cache, warm up; the engine, and what really runs.
+
+    `progress(phase, percent)` is called with the phases read, pack, plan and warm. Raises a
+    RocmForgeError that says what is wrong with the model, the configuration or the device.
+    """
+    start_s = monotonic_s()
+    progress("read", 0.0)
+    backend, reason = choose(config.device, config.isa, config.n_threads)
+    _log.info("backend_chosen", backend=backend.name, isa=backend.isa, reason=reason)
+    progress("read", _READ_PERCENT)
+    model = load_model(
+        config.model_path,
+        backend,
+        progress=lambda done: progress(
+            "pack", _READ_PERCENT + done * (_PACK_PERCENT - _READ_PERCENT)
+        ),
+    )
+    progress("plan", _PACK_PERCENT)
+    runner = Runner(backend, model, config, op_counter)
+    progress("warm", _PLAN_PERCENT)
+    budget = StepBudget(config.scheduler.max_step_tokens, config.scheduler.max_step_ms)
+    budget.observe(*runner.warm_up())
+    facts = runner.facts(monotonic_s() - start_s)
+    progress("warm", 100.0)
+    engine = Engine(
+        runner,
+        Sampler(runner.limits.n_vocab),
+        config,
+        budget=budget,
+        check_invariants=check_invariants,
+    )
+    _log.info("engine_ready", **{name: getattr(facts, name) for name in facts.__struct_fields__})
+    return engine, facts

@@ -1,0 +1,200 @@
+"""The engine process: `python -m rocmforge.engine.worker --fd N --beat-fd M`.
+
+Its first message says which model to load; from then on one loop takes messages, runs a step and
+sends what came out. It lives as long as its server does and no longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from rocmforge.clock import monotonic_s
+from rocmforge.engine.engine import Engine
+from rocmforge.engine.start import start_engine
+from rocmforge.errors import InternalError, RocmForgeError
+from rocmforge.observe.log import configure_logging, get_logger
+from rocmforge.request import Request
+from rocmforge.wire.beat import BeatPage, EnginePhase
+from rocmforge.wire.channel import BlockingChannel, ChannelClosed, ChannelError
+from rocmforge.wire.lifeline import die_with_parent, offer_to_oom_killer
+from rocmforge.wire.protocol import (
+    PROTOCOL_VERSION,
+    Cancel,
+    EngineFailed,
+    EngineReady,
+    Heartbeat,
+    LoadProgress,
+    RequestFailed,
+    Shutdown,
+    StartEngine,
+    StepOutput,
+    Submit,
+    ToEngine,
+    WireError,
+)
+
+IDLE_BEAT_S: Final = 0.1
+HEARTBEAT_S: Final = 1.0
+EXIT_FAILED: Final = 1
+EXIT_ORPHANED: Final = 3
+_log = get_logger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to leave, or until the server is gone; the exit code."""
+    parser = argparse.ArgumentParser(prog="rocmforge.engine.worker")
+    parser.add_argument("--fd", type=int, required=True, help="the server's socket")
+    parser.add_argument("--beat-fd", type=int, required=True, help="the page of counters")
+    options = parser.parse_args(argv)
+    detach()
+    channel = BlockingChannel.from_fd(options.fd)
+    threading.Thread(
+        target=leave_with_server, args=(options.fd,), name="server-watch", daemon=True
+    ).start()
+    page = BeatPage.attach(options.beat_fd)
+    try:
+        return _run(channel, page)
+    except ChannelClosed:
+        return EXIT_ORPHANED
+
+
+def detach() -> None:
+    """Leave the terminal to the server, and never outlive it. (The server starts engines in a
+    session of their own; one that was started by hand makes its own.)
+    """
+    die_with_parent()
+    offer_to_oom_killer()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.getpid() != os.getpgid(0):
+        os.setsid()
+
+
+def leave_with_server(fd: int) -> None:
+    """Wait until the other end of socket `fd` is closed, then end this process at once: a thread of
+    its own, because a step may be long or stuck.
+    """
+    watch = select.poll()
+    # No event is asked for: a hang-up is always reported, arriving messages are not.
+    watch.register(fd, 0)
+    while not any(event & (select.POLLHUP | select.POLLERR) for _, event in watch.poll()):
+        continue
+    os._exit(EXIT_ORPHANED)
+
+
+def _run(channel: BlockingChannel, page: BeatPage) -> int:
+    page.phase = EnginePhase.loading
+    try:
+        start, *early = _first_messages(channel)
+        configure_logging(start.log)
+        engine = _load(channel, page, start)
+    except ChannelClosed:
+        raise
+    except RocmForgeError as error:
+        return _give_up(channel, error)
+    page.phase = EnginePhase.serving
+    try:
+        return EngineLoop(channel, page, engine).run(early)
+    except ChannelClosed:
+        raise
+    except RocmForgeError as error:
+        return _give_up(channel, error)
+
+
+def _first_messages(channel: BlockingChannel) -> tuple[StartEngine, *tuple[ToEngine, ...]]:
+    messages: list[ToEngine] = []
+    while not messages:
+        messages = channel.receive(IDLE_BEAT_S)
+    first = messages[0]
+    if not isinstance(first, StartEngine):
+        raise ChannelError(f"the first message must be StartEngine, got {type(first).__name__}")
+    if first.protocol_version != PROTOCOL_VERSION:
+        raise InternalError(
+            f"the server speaks protocol {first.protocol_version}, this engine "
+            f"{PROTOCOL_VERSION}: restart the server, its files have been replaced"
+        )
+    return (first, *messages[1:])
+
+
+def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engine:
+    def progress(phase: str, percent: float) -> None:
+        page.beat()
+        channel.send(LoadProgress(phase=phase, percent=percent))
+
+    engine, facts = start_engine(
+        start.config,
+        progress=progress,
+        op_counter=page.op_counter,
+        check_invariants=start.log.level == "debug",
+    )
+    channel.send(EngineReady(facts=facts))
+    return engine
+
+
+def _give_up(channel: BlockingChannel, error: RocmForgeError) -> int:
+    """Say why, and leave: the server decides whether another engine is worth a try."""
+    _log.error("engine_failed", error=error.message, type=type(error).__name__)
+    channel.send(EngineFailed(error=WireError.of(error)))
+    return EXIT_FAILED
+
+
+class EngineLoop:
+    """Take messages, run a step, send one message with all that it produced."""
+
+    def __init__(self, channel: BlockingChannel, page: BeatPage, engine: Engine) -> None:
+        self._channel = channel
+        self._page = page
+        self._engine = engine
+        self._spoke_s = monotonic_s()
+
+    def run(self, early: Sequence[ToEngine] = ()) -> int:
+        """Serve until Shutdown; the exit code. Raises what a step raises, and ChannelClosed.
+        `early`: messages that came with the first.
+        """
+        leaving = self._take(early)
+        while not leaving:
+            self._page.beat()
+            timeout_s = 0.0 if self._engine.has_work else IDLE_BEAT_S
+            leaving = self._take(self._channel.receive(timeout_s))
+            if self._engine.has_work:
+                self._say(self._engine.step())
+            elif monotonic_s() - self._spoke_s >= HEARTBEAT_S:
+                self._say(Heartbeat(stats=self._engine.stats()))
+        self._page.phase = EnginePhase.stopping
+        return 0
+
+    def _take(self, messages: Sequence[ToEngine]) -> bool:
+        """Act on messages in order; True when it is time to leave."""
+        for message in messages:
+            match message:
+                case Submit(request=request):
+                    self._submit(request)
+                case Cancel(request_id=request_id, choice=choice):
+                    self._engine.cancel(request_id, choice)
+                case Shutdown():
+                    return True
+                case StartEngine():
+                    raise ChannelError("an engine is started once")
+        return False
+
+    def _submit(self, request: Request) -> None:
+        try:
+            self._engine.submit(request)
+        except RocmForgeError as error:
+            _log.info("request_refused", request_id=request.request_id, error=error.message)
+            failed = RequestFailed(request_id=request.request_id, error=WireError.of(error))
+            self._say(StepOutput(failed=(failed,), stats=self._engine.stats()))
+
+    def _say(self, message: StepOutput | Heartbeat) -> None:
+        self._spoke_s = monotonic_s()
+        self._channel.send(message)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
