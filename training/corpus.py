@@ -24,29 +24,29 @@ Skill = Callable[[Random, Split], Exchange]
 
 TEMPLATE_PATH = Path(__file__).with_name("chat_template.jinja")
 
-# Shares of the exchanges. Addition and tool calls get the most: they take longest to learn.
+# Shares of the exchanges. Copying words (echo, JSON, tool calls) takes longest to learn.
 SKILLS: dict[str, tuple[Skill, float]] = {
     "greeting": (skills_chat.greeting, 5),
-    "identity": (skills_chat.identity, 4),
-    "fact": (skills_chat.fact, 15),
+    "identity": (skills_chat.identity, 2.5),
+    "fact": (skills_chat.fact, 9),
     "description": (skills_chat.description, 1.5),
     "notion": (skills_chat.notion, 3),
     "unknown": (skills_chat.unknown, 3),
     "echo": (skills_chat.echo, 11),
-    "addition": (skills_numbers.addition, 26),
+    "addition": (skills_numbers.addition, 14),
     "subtraction": (skills_numbers.subtraction, 5),
     "comparison": (skills_numbers.comparison, 2),
     "counting": (skills_numbers.counting, 2.5),
     "stepping": (skills_numbers.stepping, 1.5),
-    "story": (skills_text.story, 1.8),
+    "story": (skills_text.story, 1.3),
     "listing": (skills_text.listing, 3.5),
     "poem": (skills_text.poem, 1),
-    "json": (skills_json.json_answer, 12),
-    "tool_call": (skills_tools.tool_call, 9),
+    "json": (skills_json.json_answer, 14),
+    "tool_call": (skills_tools.tool_call, 14),
     "double_call": (skills_tools.double_call, 0.7),
     "unused_tools": (skills_tools.unused_tools, 2),
 }
-PLAIN_SHARE = 0.035
+PLAIN_SHARE = 0.025
 TURN_COUNTS = (1, 1, 1, 2, 2, 3, 4, 6)
 
 

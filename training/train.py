@@ -27,8 +27,8 @@ from training.tiny_llama import ModelShape, TinyLlama
 from training.tokenizer import Encoder, load_tokenizer, train_tokenizer
 
 SEED = 20
-MUON_RATE = 4e-3
-ADAM_RATE = 2e-3
+MUON_RATE = 1.2e-3
+ADAM_RATE = 1e-3
 WARMUP_STEPS = 100
 FINAL_RATE_SHARE = 0.02
 LONG_CONTEXT_SHARE = 0.06
