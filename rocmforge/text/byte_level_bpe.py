@@ -18,7 +18,7 @@ from rocmforge.text.vocabulary import (
     PREFIX,
     Vocabulary,
     checked_text,
-    read_array,
+    read_strings,
 )
 
 
@@ -81,7 +81,7 @@ def _read_merges(
     metadata: Mapping[str, object], ids: Mapping[str, int], *, required: bool
 ) -> list[tuple[str, str]]:
     """Pairs in order of rank; the first of equal ones counts."""
-    raw = read_array(metadata, "merges")
+    raw = read_strings(metadata, "merges")
     if raw is None:
         if required:
             raise InvalidModelFile(f"{PREFIX}merges is missing: this tokenizer merges by rank")

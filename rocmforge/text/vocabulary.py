@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from rocmforge.errors import InvalidModelFile, UnsupportedModelFormat
+from rocmforge.gguf.metadata import StringArray
 
 PREFIX = "tokenizer.ggml."
 MAX_TOKENS = 4_000_000
@@ -186,6 +187,15 @@ def read_bool(metadata: Mapping[str, object], name: str, default: bool) -> bool:
     return value
 
 
+def read_strings(metadata: Mapping[str, object], name: str) -> Sequence[object] | None:
+    """The array of strings `tokenizer.ggml.<name>`, not checked yet; None when it is missing."""
+    array = read_array(metadata, name)
+    if isinstance(array, StringArray):
+        # Iterating replaces what is no UTF-8; the bytes themselves tell whether that happened.
+        return [array.raw(index) if "\ufffd" in text else text for index, text in enumerate(array)]
+    return array
+
+
 def read_array(metadata: Mapping[str, object], name: str) -> Sequence[object] | None:
     """The array `tokenizer.ggml.<name>` as a list of Python values; None when it is missing."""
     value = metadata.get(PREFIX + name)
@@ -228,7 +238,7 @@ def _short(value: object) -> str:
 
 
 def _read_tokens(metadata: Mapping[str, object]) -> list[str]:
-    raw = read_array(metadata, "tokens")
+    raw = read_strings(metadata, "tokens")
     if raw is None:
         raise InvalidModelFile(f"the file has no vocabulary: {PREFIX}tokens is missing")
     if not 0 < len(raw) <= MAX_TOKENS:
