@@ -265,7 +265,7 @@ class TestPrefixCache:
         assert collected.answers["two", 0] == cold[0]
 
     def test_a_full_hit_still_computes_the_last_token(self):
-        engine, model = hash_engine()
+        engine, _ = hash_engine()
         for name in ("one", "two"):
             engine.submit(request(name, prompt=range(32)))
             collected = drain(engine)
