@@ -58,7 +58,13 @@ TEXTS = (
     "ab ab ab abab aab bba a b aa bb  ab\n",
     "don't. She said: 'I'd've gone' 1st 2nd 33rd 1'000",
     "ſ 'ſ K'S 5's x'T 中's'字",
+    "'twas 'tis it'sabre 'msg 'reveal 'llama 'dog 'twas",
+    "end!\nend?\n\nend.\r\nend;\n==\n-\n)\nend!\n",
+    "a zebra zebra\tzebra  12   345",
 )
+
+# Tokens that no merge makes: only a scheme that ignores the merges for whole words finds them.
+UNMERGED = ("Ġzebra", "zebra")
 
 SPECIAL = (
     ("<|im_start|>", CONTROL),
@@ -114,6 +120,7 @@ def bpe_metadata(pre: str, merges: list[str], **extra: object) -> dict[str, obje
     """A byte-level vocabulary: 256 bytes, the results of the merges, special tokens."""
     tokens = byte_characters()
     tokens += dict.fromkeys(merge.replace(" ", "") for merge in merges)
+    tokens += UNMERGED
     types = [NORMAL] * len(tokens)
     tokens += [text for text, _ in SPECIAL]
     types += [kind for _, kind in SPECIAL]
