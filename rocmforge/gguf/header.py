@@ -1,314 +1,359 @@
-"""Parse the header of one GGUF file: metadata and tensor descriptions, with every size checked
-before use.
+"""The part of a GGUF file before its tensor data: magic, version, metadata, tensor descriptions.
 
-Format: the GGUF specification in ggml's documentation (docs/gguf.md), versions 2 and 3, little
-endian. The header is read with read(), never mapped, so that parsing cannot be killed by a file
-that shrinks.
+Layout (GGUF specification, versions 2 and 3, little endian): `GGUF`, u32 version, u64 tensor count,
+u64 key count; per key a string, a u32 kind and a value; per tensor a name, a u32 number of
+dimensions, u64 dimensions (fastest first), a u32 type and a u64 offset into the data section, which
+starts at the next multiple of `general.alignment`. A string is a u64 length and its bytes; an array
+is a u32 kind, a u64 count and its items.
+
+Every file is taken as hostile: a count or a length is compared with what is left of the file before
+anything is allocated, and the fixed limits below bound time and memory whatever the file says.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any, NoReturn
 
 import numpy as np
 
-from rocmforge.errors import InvalidModelFile, UnsupportedModelFormat
-from rocmforge.gguf.metadata import Metadata, StringArray
-from rocmforge.quant.formats import FORMATS, GGMLType
+from rocmforge.errors import InvalidModelFile, IoError, UnsupportedModelFormat
+from rocmforge.gguf.metadata import SCALAR_DTYPES, StringArray, ValueKind
+from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
 
 MAGIC = b"GGUF"
-VERSIONS = (2, 3)
+SUPPORTED_VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
-MAX_ALIGNMENT = 2**20
-MAX_HEADER_BYTES = 2**29
-MAX_KEYS = 2**17
-MAX_TENSORS = 2**18
-MAX_KEY_BYTES = 2**16 - 1
-MAX_NAME_BYTES = 1024
-MAX_DIMENSIONS = 4
-MAX_ARRAY_DEPTH = 3
-_READ_BYTES = 2**22
+MAX_ALIGNMENT = 1 << 20
 
-_STRING, _ARRAY, _BOOL = 8, 9, 7
-_SCALARS = {
-    0: "<B",
-    1: "<b",
-    2: "<H",
-    3: "<h",
-    4: "<I",
-    5: "<i",
-    6: "<f",
-    _BOOL: "<B",
-    10: "<Q",
-    11: "<q",
-    12: "<d",
-}
-# The fewest bytes an array element of each kind takes: counts are checked against what is left.
-_MIN_BYTES = {kind: struct.calcsize(code) for kind, code in _SCALARS.items()} | {
-    _STRING: 8,
-    _ARRAY: 12,
-}
+# Several times what the largest known files need: a vocabulary of 260 000 tokens with its merges,
+# 100 keys, 100 000 tensors (one per expert).
+MAX_HEADER_BYTES = 128 << 20
+MAX_KEYS = 1 << 16
+MAX_TENSORS = 1 << 18
+MAX_KEY_BYTES = 65535
+MAX_TENSOR_NAME_BYTES = 1024
+MAX_STRINGS_PER_ARRAY = 1 << 22
+MAX_ARRAY_DEPTH = 4
+MAX_NESTED_ARRAYS = 1 << 16
+MAX_DIMENSIONS = 4
+MAX_TENSOR_VALUES = 1 << 50
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+_FIRST_READ = 1 << 20
+# An empty key with a one-byte value; a tensor with an empty name and one dimension.
+_LEAST_KEY_BYTES = 8 + 4 + 1
+_LEAST_TENSOR_BYTES = 8 + 4 + 8 + 4 + 8
 
 
 @dataclass(frozen=True)
-class TensorInfo:
-    """Where a tensor lies. shape is in numpy order: (rows, cols), or (n,) for a vector."""
+class TensorEntry:
+    """A tensor as a shard describes it; `start` is the byte offset in that file."""
 
     name: str
     type: GGMLType
     shape: tuple[int, ...]
-    offset: int
-    """Bytes from the start of its file."""
+    """numpy order: slowest dimension first."""
+    start: int
     n_bytes: int
-    shard: int = 0
-    """Which file of a split model."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the tensor data of one file."""
+    """What one file says before its tensor data."""
 
     version: int
     alignment: int
-    metadata: Metadata
-    tensors: tuple[TensorInfo, ...]
+    values: dict[str, Any]
+    tensors: list[TensorEntry]
 
 
-def read_header(file: BinaryIO, size: int, name: str, shard: int = 0) -> Header:
-    """Parse the header of an open file of `size` bytes; `name` is for messages.
+def read_header(fd: int, size: int, label: str) -> Header:
+    """Read and check the header of the file `fd` of `size` bytes; `label` names it in errors.
 
-    Raises InvalidModelFile naming the field, UnsupportedModelFormat for versions and types we lack.
+    Raises InvalidModelFile (naming field and byte offset), UnsupportedModelFormat or IoError.
     """
-    cursor = _Cursor(file, size, name)
-    version = _read_version(cursor)
-    n_tensors = cursor.count("tensor count", MAX_TENSORS, min_bytes=24)
-    n_keys = cursor.count("metadata count", MAX_KEYS, min_bytes=13)
-    metadata = Metadata(_read_keys(cursor, n_keys))
-    alignment = _alignment(metadata, name)
-    drafts = [_read_tensor(cursor, i) for i in range(n_tensors)]
-    start = -(-cursor.position // alignment) * alignment
-    tensors = tuple(_place(draft, start, alignment, size, name, shard) for draft in drafts)
-    _check_apart(tensors, name)
-    return Header(version, alignment, metadata, tensors)
+    return _HeaderReader(fd, size, label).read()
 
 
-class _Cursor:
-    """Reads forward through the header; every read says what it is for, so that errors can name
-    it."""
+class _HeaderReader:
+    """A cursor over the file; bytes are read in growing pieces as the header asks for them."""
 
-    def __init__(self, file: BinaryIO, size: int, name: str) -> None:
-        self._file = file
-        self._size = size
-        self._name = name
-        self._buffer = bytearray()
+    def __init__(self, fd: int, size: int, label: str) -> None:
+        self.fd = fd
+        self.size = size
+        self.label = label
+        self.data = b""
         self.position = 0
+        self.nested_arrays = 0
+        self.field = "header"
 
-    def error(self, what: str) -> InvalidModelFile:
-        return InvalidModelFile(f"{self._name}: {what} (at byte {self.position})")
+    def read(self) -> Header:
+        version = self.read_version()
+        n_tensors = self.count("tensor count", _LEAST_TENSOR_BYTES, MAX_TENSORS)
+        n_keys = self.count("key count", _LEAST_KEY_BYTES, MAX_KEYS)
+        values: dict[str, Any] = {}
+        for index in range(n_keys):
+            self.field = f"key {index}"
+            key = self.name(MAX_KEY_BYTES)
+            if key in values:
+                self.fail(f"metadata key {key!r} appears twice")
+            self.field = f"metadata key {key[:200]!r}"
+            values[key] = self.value(self.kind())
+        alignment = self.alignment(values)
+        entries = self.tensor_entries(n_tensors, alignment)
+        return Header(version, alignment, values, entries)
+
+    # -- bytes -----------------------------------------------------------------------------------
+
+    def fail(self, problem: str) -> NoReturn:
+        raise InvalidModelFile(
+            f"{self.label}: {problem} (byte {self.position}); the file is damaged, fetch it again"
+        )
 
     @property
     def remaining(self) -> int:
-        return self._size - self.position
+        """Bytes of the file after the cursor."""
+        return self.size - self.position
 
-    def ensure(self, n_bytes: int, what: str) -> None:
-        """Have the next n_bytes in the buffer."""
+    def need(self, n_bytes: int) -> None:
+        """Make `n_bytes` after the cursor available in `data`, or fail."""
         end = self.position + n_bytes
-        if end > self._size:
-            raise self.error(f"{what} needs {n_bytes} bytes, the file has {self.remaining} left")
+        if end <= len(self.data):
+            return
+        if n_bytes > self.remaining:
+            left = max(0, self.remaining)
+            self.fail(f"{self.field} needs {n_bytes} bytes more, but the file has {left} left")
         if end > MAX_HEADER_BYTES:
-            raise self.error(f"{what} makes the header larger than {MAX_HEADER_BYTES} bytes")
-        while len(self._buffer) < end:
-            data = self._file.read(max(_READ_BYTES, end - len(self._buffer)))
-            if not data:
-                raise self.error(f"the file ended inside {what}; it was cut while it was read")
-            self._buffer += data
+            self.fail(f"{self.field} ends beyond the limit of {MAX_HEADER_BYTES} header bytes")
+        wanted = min(self.size, max(end, 2 * len(self.data), _FIRST_READ))
+        pieces = [self.data]
+        have = len(self.data)
+        while have < wanted:
+            try:
+                piece = os.pread(self.fd, wanted - have, have)
+            except OSError as error:
+                raise IoError(f"cannot read {self.label}: {error.strerror}") from error
+            if not piece:
+                self.fail("the file became shorter while it was read")
+            pieces.append(piece)
+            have += len(piece)
+        self.data = b"".join(pieces)
 
-    def take(self, n_bytes: int, what: str) -> bytes:
-        self.ensure(n_bytes, what)
+    def take(self, n_bytes: int) -> bytes:
+        self.need(n_bytes)
         start = self.position
         self.position += n_bytes
-        return bytes(self._buffer[start : self.position])
+        return self.data[start : self.position]
 
-    def scalar(self, code: str, what: str) -> Any:
-        return struct.unpack(code, self.take(struct.calcsize(code), what))[0]
+    def u32(self) -> int:
+        return int(_U32.unpack(self.take(4))[0])
 
-    def count(self, what: str, maximum: int, *, min_bytes: int) -> int:
-        """A uint64 count of items that take at least min_bytes each."""
-        value: int = self.scalar("<Q", what)
-        if value > maximum or value * min_bytes > self.remaining:
-            raise self.error(f"{what} is {value}, more than the file can hold")
+    def u64(self) -> int:
+        return int(_U64.unpack(self.take(8))[0])
+
+    def count(self, what: str, least_bytes: int, limit: int) -> int:
+        """A u64 number of things that take at least `least_bytes` each."""
+        self.field = what
+        value = self.u64()
+        if value * least_bytes > self.remaining:
+            self.fail(f"the {what} {value} does not fit into {self.remaining} bytes")
+        if value > limit:
+            self.fail(f"the {what} {value} is above the limit of {limit}")
         return value
 
-    def string(self, what: str, maximum: int) -> str:
-        length = self.scalar("<Q", f"the length of {what}")
-        if length > maximum:
-            raise self.error(f"{what} has {length} bytes, at most {maximum} are allowed")
+    def string_bytes(self, limit: int | None = None) -> bytes:
+        length = self.u64()
+        if limit is not None and length > limit:
+            self.fail(f"{self.field}: a name of {length} bytes, at most {limit} are allowed")
+        return self.take(length)
+
+    def name(self, limit: int) -> str:
+        raw = self.string_bytes(limit)
         try:
-            return self.take(length, what).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise self.error(f"{what} is not valid UTF-8") from error
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            self.fail(f"{self.field}: the name {raw[:60]!r} is not UTF-8")
+        if not text:
+            self.fail(f"{self.field}: the name is empty")
+        return text
 
-    def strings(self, n: int, what: str) -> StringArray:
-        """n strings, found in one pass and decoded later."""
-        lengths = np.empty(n, np.int64)
-        first = self.position
-        position, available = first, len(self._buffer)
-        buffer, unpack = self._buffer, struct.Struct("<Q").unpack_from
-        for i in range(n):
-            if position + 8 > available:
-                self.position = position
-                self.ensure(8, f"{what}[{i}]")
-                available = len(buffer)
-            (length,) = unpack(buffer, position)
-            position += 8 + length
-            if position > available:
-                self.position = position - length
-                self.ensure(length, f"{what}[{i}]")
-                available = len(buffer)
-            lengths[i] = length
-        self.position = position
-        starts = np.cumsum(lengths + 8) - lengths
-        return StringArray(bytes(buffer[first:position]), starts, lengths)
+    # -- metadata --------------------------------------------------------------------------------
 
-
-def _read_version(cursor: _Cursor) -> int:
-    if cursor.take(4, "the magic number") != MAGIC:
-        raise cursor.error("the file does not begin with GGUF: it is no GGUF model")
-    version: int = cursor.scalar("<I", "the version")
-    if version not in VERSIONS:
-        if version & 0xFFFF == 0:
+    def read_version(self) -> int:
+        self.field = "magic"
+        magic = self.take(4)
+        if magic in (b"ggml", b"lmgg", b"ggmf", b"fmgg", b"ggjt", b"tjgg", b"ggla", b"algg"):
             raise UnsupportedModelFormat(
-                "the file is big-endian GGUF; convert it to little endian (gguf-convert-endian)"
+                f"{self.label} is of a format that GGUF replaced in 2023; convert the model to GGUF"
+            )
+        if magic != MAGIC:
+            self.fail(f"not a GGUF file: it starts with {magic!r} instead of {MAGIC!r}")
+        self.field = "version"
+        version = self.u32()
+        if version in SUPPORTED_VERSIONS:
+            return version
+        if version and version & 0xFFFF == 0:
+            raise UnsupportedModelFormat(
+                f"{self.label} is a big-endian GGUF file; convert it to little endian "
+                "(gguf_convert_endian.py of the gguf package)"
             )
         raise UnsupportedModelFormat(
-            f"the file is GGUF version {version}; supported are {VERSIONS[0]} and {VERSIONS[1]}"
+            f"{self.label} has GGUF version {version}; supported are 2 and 3: convert it again "
+            "with a current converter"
         )
-    return version
 
+    def kind(self) -> ValueKind:
+        number = self.u32()
+        try:
+            return ValueKind(number)
+        except ValueError:
+            self.fail(f"{self.field} has the unknown value kind {number}")
 
-def _read_keys(cursor: _Cursor, n_keys: int) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for i in range(n_keys):
-        key = cursor.string(f"metadata key {i}", MAX_KEY_BYTES)
-        if key in values:
-            raise cursor.error(f"the metadata key {key!r} stands twice")
-        kind = cursor.scalar("<I", f"the type of {key}")
-        values[key] = _read_value(cursor, kind, key, 0)
-    return values
+    def value(self, kind: ValueKind) -> Any:
+        if kind is ValueKind.ARRAY:
+            return self.array(1)
+        if kind is ValueKind.STRING:
+            return self.string_bytes().decode("utf-8", "replace")
+        return self.numbers(kind, 1)[0].item()
 
+    def numbers(self, kind: ValueKind, count: int) -> Any:
+        """`count` numbers or flags as a read-only numpy array in native byte order."""
+        dtype = SCALAR_DTYPES[kind]
+        raw = self.take(count * dtype.itemsize)
+        if kind is ValueKind.BOOL and raw and max(raw) > 1:
+            self.fail(f"{self.field} has a boolean that is neither 0 nor 1")
+        return np.frombuffer(raw, dtype)
 
-def _read_value(cursor: _Cursor, kind: int, key: str, depth: int) -> Any:
-    if kind == _STRING:
-        return cursor.string(key, MAX_HEADER_BYTES)
-    if kind == _ARRAY:
-        return _read_array(cursor, key, depth)
-    if kind not in _SCALARS:
-        raise cursor.error(f"{key} has the unknown value type {kind}")
-    value = cursor.scalar(_SCALARS[kind], key)
-    if kind != _BOOL:
-        return value
-    if value > 1:
-        raise cursor.error(f"{key} is a boolean with value {value}")
-    return bool(value)
-
-
-def _read_array(cursor: _Cursor, key: str, depth: int) -> Any:
-    if depth >= MAX_ARRAY_DEPTH:
-        raise cursor.error(f"{key} nests arrays deeper than {MAX_ARRAY_DEPTH}")
-    kind = cursor.scalar("<I", f"the element type of {key}")
-    if kind not in _MIN_BYTES:
-        raise cursor.error(f"{key} is an array of the unknown value type {kind}")
-    n = cursor.count(f"the length of {key}", 2**40, min_bytes=_MIN_BYTES[kind])
-    if kind == _STRING:
-        return cursor.strings(n, key)
-    if kind == _ARRAY:
-        return [_read_array(cursor, f"{key}[{i}]", depth + 1) for i in range(n)]
-    dtype = np.dtype(_SCALARS[kind])
-    array = np.frombuffer(cursor.take(n * dtype.itemsize, key), dtype)
-    if kind != _BOOL:
-        return array
-    if (array > 1).any():
-        raise cursor.error(f"{key} has booleans that are neither 0 nor 1")
-    return array.astype(np.bool_)
-
-
-def _alignment(metadata: Metadata, name: str) -> int:
-    alignment = metadata.int_(
-        "general.alignment", DEFAULT_ALIGNMENT, minimum=1, maximum=MAX_ALIGNMENT
-    )
-    if alignment & (alignment - 1):
-        raise InvalidModelFile(f"{name}: general.alignment is {alignment}, not a power of two")
-    return alignment
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A tensor description before it is placed: its offset counts from the data section."""
-
-    name: str
-    type: GGMLType
-    shape: tuple[int, ...]
-    offset: int
-
-
-def _read_tensor(cursor: _Cursor, index: int) -> _Draft:
-    name = cursor.string(f"the name of tensor {index}", MAX_NAME_BYTES)
-    n_dims = cursor.scalar("<I", f"the number of dimensions of {name}")
-    if not 1 <= n_dims <= MAX_DIMENSIONS:
-        raise cursor.error(f"tensor {name} has {n_dims} dimensions, expected 1 to {MAX_DIMENSIONS}")
-    dims = [cursor.scalar("<Q", f"dimension {d} of {name}") for d in range(n_dims)]
-    if any(not 1 <= dim < 2**40 for dim in dims):
-        raise cursor.error(f"tensor {name} has the impossible dimensions {dims}")
-    type_id = cursor.scalar("<I", f"the type of {name}")
-    offset = cursor.scalar("<Q", f"the offset of {name}")
-    try:
-        kind = GGMLType(type_id)
-    except ValueError:
-        raise UnsupportedModelFormat(
-            f"tensor {name} has the tensor type {type_id}, which is not supported"
-        ) from None
-    return _Draft(name, kind, tuple(reversed(dims)), offset)
-
-
-def _place(
-    draft: _Draft, start: int, alignment: int, size: int, file: str, shard: int
-) -> TensorInfo:
-    form = FORMATS[draft.type]
-    *outer, cols = draft.shape
-    if cols % form.block_size:
-        raise InvalidModelFile(
-            f"{file}: a row of tensor {draft.name} has {cols} values, "
-            f"not a multiple of the {form.block_size} of {form.name}"
-        )
-    n_bytes = cols // form.block_size * form.block_bytes
-    for dim in outer:
-        n_bytes *= dim
-    if draft.offset % alignment:
-        raise InvalidModelFile(
-            f"{file}: the offset {draft.offset} of tensor {draft.name} "
-            f"is not a multiple of {alignment}"
-        )
-    offset = start + draft.offset
-    if offset + n_bytes > size:
-        raise InvalidModelFile(
-            f"{file}: tensor {draft.name} ends at byte {offset + n_bytes}, "
-            f"the file at {size}; was the download cut?"
-        )
-    return TensorInfo(draft.name, draft.type, draft.shape, offset, n_bytes, shard)
-
-
-def _check_apart(tensors: tuple[TensorInfo, ...], file: str) -> None:
-    names: set[str] = set()
-    for tensor in tensors:
-        if tensor.name in names:
-            raise InvalidModelFile(f"{file}: the tensor {tensor.name!r} stands twice")
-        names.add(tensor.name)
-    ordered = sorted(tensors, key=lambda t: t.offset)
-    for before, after in pairwise(ordered):
-        if before.offset + before.n_bytes > after.offset:
-            raise InvalidModelFile(
-                f"{file}: the tensors {before.name!r} and {after.name!r} overlap"
+    def array(self, depth: int) -> Any:
+        field = self.field
+        kind = self.kind()
+        if kind is ValueKind.ARRAY:
+            least, limit = 12, MAX_NESTED_ARRAYS
+        elif kind is ValueKind.STRING:
+            least, limit = 8, MAX_STRINGS_PER_ARRAY
+        else:
+            least, limit = SCALAR_DTYPES[kind].itemsize, MAX_HEADER_BYTES
+        count = self.count(f"item count of {field}", least, limit)
+        self.field = field
+        if kind is ValueKind.STRING:
+            return self.strings(count)
+        if kind is not ValueKind.ARRAY:
+            return self.numbers(kind, count)
+        self.nested_arrays += count
+        if depth >= MAX_ARRAY_DEPTH or self.nested_arrays > MAX_NESTED_ARRAYS:
+            self.fail(
+                f"{field} is nested deeper than {MAX_ARRAY_DEPTH} or has more than "
+                f"{MAX_NESTED_ARRAYS} arrays inside"
             )
+        return [self.array(depth + 1) for _ in range(count)]
+
+    def strings(self, count: int) -> StringArray:
+        """Find where each string lies, without decoding any: where the next string starts is known
+        only from the length of this one, so the scan is one tight loop.
+        """
+        first = position = self.position
+        unpack = _U64.unpack_from
+        lengths: list[int] = []
+        append = lengths.append
+        while len(lengths) < count:
+            try:
+                for _ in range(count - len(lengths)):
+                    (length,) = unpack(self.data, position)
+                    position += 8 + length
+                    append(length)
+            except (struct.error, OverflowError):
+                # The next length is not in memory yet, or nowhere in the file.
+                self.position = position
+                self.need(8)
+        self.position = first
+        self.need(position - first)
+        raw = self.take(position - first)
+        sizes = np.array(lengths, np.int64)
+        starts = np.cumsum(sizes + 8) - sizes
+        return StringArray(raw, starts, sizes)
+
+    # -- tensors ---------------------------------------------------------------------------------
+
+    def alignment(self, values: dict[str, Any]) -> int:
+        value = values.get("general.alignment", DEFAULT_ALIGNMENT)
+        valid = isinstance(value, int) and not isinstance(value, bool)
+        if not valid or not 8 <= value <= MAX_ALIGNMENT or value & (value - 1):
+            self.fail(
+                f"general.alignment is {str(value)[:40]}, expected a power of two from 8 to "
+                f"{MAX_ALIGNMENT}"
+            )
+        return int(value)
+
+    def tensor_entries(self, n_tensors: int, alignment: int) -> list[TensorEntry]:
+        described: list[tuple[str, GGMLType, tuple[int, ...], int]] = []
+        names: set[str] = set()
+        for index in range(n_tensors):
+            self.field = f"tensor {index}"
+            name = self.name(MAX_TENSOR_NAME_BYTES)
+            if name in names:
+                self.fail(f"tensor {name!r} appears twice")
+            names.add(name)
+            self.field = f"tensor {name[:200]!r}"
+            shape = self.shape()
+            type_ = self.tensor_type()
+            offset = self.u64()
+            if offset % alignment:
+                self.fail(f"{self.field}: offset {offset} is no multiple of {alignment}")
+            described.append((name, type_, shape, offset))
+        data_start = -(-self.position // alignment) * alignment
+        entries = [
+            self.placed(name, type_, shape, data_start + offset)
+            for name, type_, shape, offset in described
+        ]
+        self.check_overlap(entries)
+        return entries
+
+    def shape(self) -> tuple[int, ...]:
+        n_dims = self.u32()
+        if not 1 <= n_dims <= MAX_DIMENSIONS:
+            self.fail(f"{self.field} has {n_dims} dimensions, expected 1 to {MAX_DIMENSIONS}")
+        sizes = [self.u64() for _ in range(n_dims)]
+        values = 1
+        for size in sizes:
+            values *= size
+        if not 1 <= values <= MAX_TENSOR_VALUES:
+            self.fail(f"{self.field} has the impossible dimensions {sizes}")
+        return tuple(reversed(sizes))
+
+    def tensor_type(self) -> GGMLType:
+        number = self.u32()
+        try:
+            return GGMLType(number)
+        except ValueError:
+            raise UnsupportedModelFormat(
+                f"{self.label}: {self.field} has tensor type {number}, which is not supported "
+                "(removed from ggml, or newer than this version); use another quantisation"
+            ) from None
+
+    def placed(self, name: str, type_: GGMLType, shape: tuple[int, ...], start: int) -> TensorEntry:
+        cols = shape[-1]
+        if cols % FORMATS[type_].block_size:
+            self.fail(
+                f"tensor {name!r}: rows of {cols} values are no whole {type_.name} blocks of "
+                f"{FORMATS[type_].block_size}"
+            )
+        rows = 1
+        for size in shape[:-1]:
+            rows *= size
+        n_bytes = rows * row_bytes(type_, cols)
+        if start + n_bytes > self.size:
+            self.fail(
+                f"tensor {name!r} ends at byte {start + n_bytes}, but the file has {self.size}"
+            )
+        return TensorEntry(name, type_, shape, start, n_bytes)
+
+    def check_overlap(self, entries: list[TensorEntry]) -> None:
+        by_start = sorted(entries, key=lambda entry: entry.start)
+        for before, after in pairwise(by_start):
+            if before.start + before.n_bytes > after.start:
+                self.fail(f"the data of tensors {before.name!r} and {after.name!r} overlap")

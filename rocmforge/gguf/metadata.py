@@ -4,6 +4,7 @@ fit."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from enum import IntEnum
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -13,6 +14,40 @@ from rocmforge.errors import InvalidModelFile
 
 _Default = TypeVar("_Default")
 _REQUIRED: Any = object()
+
+
+class ValueKind(IntEnum):
+    """The types of metadata values, with the ids of the GGUF specification."""
+
+    UINT8 = 0
+    INT8 = 1
+    UINT16 = 2
+    INT16 = 3
+    UINT32 = 4
+    INT32 = 5
+    FLOAT32 = 6
+    BOOL = 7
+    STRING = 8
+    ARRAY = 9
+    UINT64 = 10
+    INT64 = 11
+    FLOAT64 = 12
+
+
+SCALAR_DTYPES: dict[ValueKind, np.dtype[Any]] = {
+    ValueKind.UINT8: np.dtype("<u1"),
+    ValueKind.INT8: np.dtype("<i1"),
+    ValueKind.UINT16: np.dtype("<u2"),
+    ValueKind.INT16: np.dtype("<i2"),
+    ValueKind.UINT32: np.dtype("<u4"),
+    ValueKind.INT32: np.dtype("<i4"),
+    ValueKind.FLOAT32: np.dtype("<f4"),
+    ValueKind.BOOL: np.dtype("?"),
+    ValueKind.UINT64: np.dtype("<u8"),
+    ValueKind.INT64: np.dtype("<i8"),
+    ValueKind.FLOAT64: np.dtype("<f8"),
+}
+"""How the kinds of fixed size lie in the file."""
 
 
 class StringArray(Sequence[str]):

@@ -1,134 +1,182 @@
-"""Open GGUF files: headers with read(), tensor data over mmap, split models from any of their
-shards."""
+"""GGUF model files: metadata, tensor descriptions and, mapped into memory, tensor data.
+
+The header is read with read(); tensor data is mapped only when it is asked for, because a file that
+is truncated while it is mapped kills the process that touches it. A process that has to survive
+that opens with `map_tensors=False`.
+"""
 
 from __future__ import annotations
 
 import mmap
 import os
 import re
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
+from typing import Self
 
-from rocmforge.errors import InvalidModelFile, IoError, MmapError
-from rocmforge.gguf.header import Header, TensorInfo, read_header
+from rocmforge.errors import InternalError, InvalidModelFile, IoError, MmapError, TensorNotFound
+from rocmforge.gguf.header import MAX_TENSORS, Header, TensorEntry, read_header
 from rocmforge.gguf.metadata import Metadata
+from rocmforge.quant.formats import GGMLType
 
-__all__ = ["GGUFFile", "TensorInfo"]
+_SPLIT_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.S)
 
-_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of the model. `shape` is in numpy order: (n,), (rows, cols), (experts, rows, cols).
+
+    `start` is the byte offset of its data in the file `shard_paths[shard]`.
+    """
+
+    name: str
+    type: GGMLType
+    shape: tuple[int, ...]
+    n_bytes: int
+    shard: int
+    start: int
+
+
+@dataclass
+class _Shard:
+    path: Path
+    header: Header
+    map: mmap.mmap | None
 
 
 class GGUFFile:
-    """A GGUF model, of one file or several.
+    """An open model: one file, or all files of a split model. A context manager."""
 
-    `metadata` is that of the first shard. With map_tensors=False nothing is mapped and
-    tensor_bytes() cannot be used: a file that shrinks under a map kills the process that reads it
-    (SIGBUS), and the server process must not die.
-    """
-
-    def __init__(self, paths: tuple[Path, ...], headers: tuple[Header, ...], *, mapped: bool):
-        self.shard_paths = paths
-        self.version = headers[0].version
-        self.alignment = headers[0].alignment
-        self.metadata: Metadata = headers[0].metadata
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_merge(headers, paths))
-        self._maps = [_map(path) for path in paths] if mapped else []
+    def __init__(self, shards: list[_Shard], tensors: dict[str, TensorInfo]) -> None:
+        first = shards[0].header
+        self._maps = [shard.map for shard in shards]
+        self.version = first.version
+        self.alignment = first.alignment
+        self.metadata = Metadata(first.values)
+        self.shard_paths = tuple(shard.path for shard in shards)
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(tensors)
 
     @classmethod
-    def open(cls, path: str | Path, *, map_tensors: bool = True) -> GGUFFile:
-        """Open a model; any shard of a split one finds the others beside it.
+    def open(cls, path: str | os.PathLike[str], *, map_tensors: bool = True) -> Self:
+        """Open a model by its file, or by any one file of a split model (all must be beside it).
 
-        Raises IoError (cannot be read), MmapError (cannot be mapped), InvalidModelFile naming the
-        damaged field, UnsupportedModelFormat (big-endian, other versions, unknown tensor types).
+        Raises InvalidModelFile naming the field, UnsupportedModelFormat (GGUF version, tensor type,
+        byte order), IoError or MmapError.
         """
-        paths = _shards(Path(path))
-        headers = tuple(_read(shard, i) for i, shard in enumerate(paths))
-        _check_split(headers, paths)
-        return cls(paths, headers, mapped=map_tensors)
+        opened = Path(path)
+        shard = _open_shard(opened, map_tensors)
+        count, number = _split_position(shard)
+        if count == 1:
+            return cls([shard], _collect([shard]))
+        shards = [
+            shard if i == number else _open_shard(sibling, map_tensors)
+            for i, sibling in enumerate(_siblings(opened, count, number))
+        ]
+        for i, other in enumerate(shards):
+            if _split_position(other) != (count, i):
+                raise InvalidModelFile(
+                    f"{other.path.name}: split.no and split.count do not say that it is file "
+                    f"{i + 1} of {count}; files of different models are mixed"
+                )
+        tensors = _collect(shards)
+        total = Metadata(shards[0].header.values).int_("split.tensors.count", len(tensors))
+        if total != len(tensors):
+            raise InvalidModelFile(
+                f"{shards[0].path.name}: split.tensors.count is {total}, but the {count} files "
+                f"have {len(tensors)} tensors"
+            )
+        return cls(shards, tensors)
 
     def tensor_bytes(self, name: str) -> memoryview:
-        """The tensor's bytes as they lie in the file, read-only; valid until close()."""
-        if not self._maps:
-            raise MmapError(f"{self.shard_paths[0]} was opened without its tensors")
-        info = self.tensors[name]
-        view = memoryview(self._maps[info.shard])
-        return view[info.offset : info.offset + info.n_bytes]
+        """The tensor's bytes as they lie in the file, read-only, valid as long as the view is held.
+
+        Raises TensorNotFound; InternalError when opened without its tensors or after close().
+        """
+        info = self.tensors.get(name)
+        if info is None:
+            raise TensorNotFound(f"{self.shard_paths[0].name} has no tensor {name!r}")
+        mapped = self._maps[info.shard] if self._maps else None
+        if mapped is None:
+            raise InternalError("the model file is closed or was opened with map_tensors=False")
+        return memoryview(mapped)[info.start : info.start + info.n_bytes]
 
     def close(self) -> None:
-        """Unmap; raises BufferError while views from tensor_bytes() are alive."""
-        for mapping in self._maps:
-            mapping.close()
+        """Let go of the files; each is unmapped when the last view of it is gone."""
         self._maps = []
 
-    def __enter__(self) -> GGUFFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
     ) -> None:
         self.close()
 
 
-def _read(path: Path, shard: int) -> Header:
+def _open_shard(path: Path, map_tensors: bool) -> _Shard:
     try:
-        with path.open("rb") as file:
-            return read_header(file, os.fstat(file.fileno()).st_size, path.name, shard)
-    except OSError as error:
-        raise IoError(f"cannot read the model file {path}: {error.strerror or error}") from error
-
-
-def _map(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        # O_NONBLOCK: opening a named pipe would wait for a writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise MmapError(f"cannot map the model file {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise IoError(f"cannot open the model file {path}: {reason}") from error
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise IoError(f"cannot open the model file {path}: it is not a regular file")
+        header = read_header(fd, status.st_size, path.name)
+        mapped = _map(fd, path, status.st_size) if map_tensors and header.tensors else None
+    finally:
+        os.close(fd)
+    return _Shard(path, header, mapped)
 
 
-def _shards(path: Path) -> tuple[Path, ...]:
-    match = _SHARD.search(path.name)
-    if match is None:
-        return (path,)
-    count = int(match[2])
-    if count < 1:
-        raise InvalidModelFile(f"{path.name} names itself one of {count} shards")
-    stem = path.name[: match.start()]
-    paths = tuple(
-        path.with_name(f"{stem}-{i:05d}-of-{count:05d}.gguf") for i in range(1, count + 1)
-    )
-    missing = [p.name for p in paths if not p.is_file()]
-    if missing and path.is_file():
-        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-        raise IoError(f"{len(missing)} shards of {path.name} are missing beside it: {shown}")
-    return paths
+def _map(fd: int, path: Path, size: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        raise MmapError(f"cannot map {path} ({size} bytes) into memory: {error}") from error
 
 
-def _check_split(headers: tuple[Header, ...], paths: tuple[Path, ...]) -> None:
-    for i, (header, path) in enumerate(zip(headers, paths, strict=True)):
-        count = header.metadata.int_("split.count", 1, maximum=99_999)
-        number = header.metadata.int_("split.no", 0, maximum=99_999)
-        if max(count, 1) != len(paths) or number != i:
-            raise InvalidModelFile(
-                f"{path.name}: split.no and split.count say shard {number + 1} of {count}, "
-                f"the name says {i + 1} of {len(paths)}"
-            )
-    stated = headers[0].metadata.int_("split.tensors.count", None, maximum=2**31 - 1)
-    found = sum(len(header.tensors) for header in headers)
-    if len(paths) > 1 and stated is not None and stated != found:
+def _split_position(shard: _Shard) -> tuple[int, int]:
+    """(number of files, index of this one); (1, 0) for a model in one file."""
+    metadata = Metadata(shard.header.values)
+    count: int = metadata.int_("split.count", 0, maximum=99_999)
+    if count <= 1:
+        return 1, 0
+    return count, metadata.int_("split.no", maximum=count - 1)
+
+
+def _siblings(path: Path, count: int, number: int) -> list[Path]:
+    match = _SPLIT_NAME.fullmatch(path.name)
+    if match is None or (int(match["number"]), int(match["count"])) != (number + 1, count):
         raise InvalidModelFile(
-            f"split.tensors.count is {stated}, but the shards hold {found} tensors"
+            f"{path.name} is file {number + 1} of {count} of a split model, so its name must end "
+            f"in -{number + 1:05d}-of-{count:05d}.gguf: give the files their names back"
         )
+    names = [f"{match['prefix']}-{i + 1:05d}-of-{count:05d}.gguf" for i in range(count)]
+    return [path.with_name(name) for name in names]
 
 
-def _merge(headers: tuple[Header, ...], paths: tuple[Path, ...]) -> dict[str, TensorInfo]:
-    merged: dict[str, TensorInfo] = {}
-    for header, path in zip(headers, paths, strict=True):
-        for tensor in header.tensors:
-            if tensor.name in merged:
-                raise InvalidModelFile(f"{path.name} repeats the tensor {tensor.name!r}")
-            merged[tensor.name] = tensor
-    return merged
+def _collect(shards: list[_Shard]) -> dict[str, TensorInfo]:
+    found: dict[str, TensorInfo] = {}
+    for number, shard in enumerate(shards):
+        for entry in shard.header.tensors:
+            if entry.name in found:
+                raise InvalidModelFile(
+                    f"{shard.path.name}: tensor {entry.name!r} is in another file of the split too"
+                )
+            found[entry.name] = _info(entry, number)
+        if len(found) > MAX_TENSORS:
+            raise InvalidModelFile(f"{shard.path.name}: more than {MAX_TENSORS} tensors in all")
+    return found
+
+
+def _info(entry: TensorEntry, shard: int) -> TensorInfo:
+    return TensorInfo(entry.name, entry.type, entry.shape, entry.n_bytes, shard, entry.start)

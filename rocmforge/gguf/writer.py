@@ -1,10 +1,19 @@
-"""Write GGUF version 3 files: metadata, then tensors, each aligned; the file appears when it is
-whole."""
+"""Write GGUF files (version 3, little endian).
+
+    writer = GGUFWriter(path, "llama")
+    writer.add("llama.block_count", 2)
+    writer.add_tensor("output.weight", (64, 32), GGMLType.F32, array)
+    writer.write()
+
+The file appears under its name only when it is complete: it is written beside it, flushed to the
+disk and renamed. Tensor data is written straight from the buffers that were given.
+"""
 
 from __future__ import annotations
 
 import os
 import struct
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,167 +22,221 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from rocmforge.errors import InvalidTensorShape, IoError, UnsupportedModelFormat
-from rocmforge.gguf.header import DEFAULT_ALIGNMENT, MAGIC
-from rocmforge.quant.formats import GGMLType, row_bytes
+from rocmforge.errors import InvalidConfiguration, InvalidTensorShape, IoError
+from rocmforge.gguf.header import DEFAULT_ALIGNMENT, MAGIC, MAX_ALIGNMENT
+from rocmforge.gguf.metadata import SCALAR_DTYPES, StringArray, ValueKind
+from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
 
-_KINDS = {
-    "uint8": (0, "<B"),
-    "int8": (1, "<b"),
-    "uint16": (2, "<H"),
-    "int16": (3, "<h"),
-    "uint32": (4, "<I"),
-    "int32": (5, "<i"),
-    "float32": (6, "<f"),
-    "bool": (7, "<?"),
-    "uint64": (10, "<Q"),
-    "int64": (11, "<q"),
-    "float64": (12, "<d"),
+_VERSION = 3
+_KIND_OF_DTYPE = {dtype: kind for kind, dtype in SCALAR_DTYPES.items()}
+_NATIVE_DTYPES = {
+    GGMLType.F32: np.dtype("<f4"),
+    GGMLType.F16: np.dtype("<f2"),
+    GGMLType.F64: np.dtype("<f8"),
+    GGMLType.I8: np.dtype("<i1"),
+    GGMLType.I16: np.dtype("<i2"),
+    GGMLType.I32: np.dtype("<i4"),
+    GGMLType.I64: np.dtype("<i8"),
 }
-_STRING_ID, _ARRAY_ID = 8, 9
-VERSION = 3
-
-TensorData = bytes | memoryview | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class _Tensor:
     name: str
-    shape: tuple[int, ...]
     type: GGMLType
-    data: TensorData
-    n_bytes: int
+    shape: tuple[int, ...]
+    data: memoryview
 
 
 class GGUFWriter:
-    """Collects metadata and tensors, and writes them in one go.
-
-    `path` is replaced only when everything has been written. Tensors are kept by reference until
-    then.
-    """
+    """Collects metadata and tensors in order; `write()` makes the file."""
 
     def __init__(
-        self, path: str | Path, architecture: str | None = None, *, alignment: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        architecture: str | None = None,
+        *,
+        alignment: int = DEFAULT_ALIGNMENT,
     ) -> None:
+        if not 8 <= alignment <= MAX_ALIGNMENT or alignment & (alignment - 1):
+            raise InvalidConfiguration(
+                f"alignment must be a power of two from 8 to {MAX_ALIGNMENT}, got {alignment}"
+            )
         self._path = Path(path)
-        self._alignment = alignment or DEFAULT_ALIGNMENT
-        self._metadata: dict[str, bytes] = {}
+        self._alignment = alignment
+        self._values: dict[str, bytes] = {}
         self._tensors: dict[str, _Tensor] = {}
         if architecture is not None:
             self.add("general.architecture", architecture)
-        if alignment is not None:
-            self.add("general.alignment", alignment, "uint32")
+        if alignment != DEFAULT_ALIGNMENT:
+            self.add("general.alignment", alignment, ValueKind.UINT32)
 
-    def add(self, key: str, value: Any, kind: str | None = None) -> None:
-        """Set a metadata value. `kind` is an element type such as `uint32` or `float32`.
+    def add(self, key: str, value: Any, kind: ValueKind | None = None) -> None:
+        """Add a metadata value; raises InvalidConfiguration for a second value of a key.
 
-        Without a kind: bool, str, float → float32, int → uint32 (int32 when negative, 64 bits when
-        it needs them), sequences by their first element, numpy arrays by their dtype. Raises
-        UnsupportedModelFormat.
+        Without `kind`: bool, str, int (the smallest of UINT32, INT32, UINT64, INT64 that holds it),
+        float (FLOAT32), numpy arrays of their own type, and sequences of these (one type for all
+        items; integers of a list get one that holds every item). With `kind`: that type for the
+        value, or for each item of a sequence.
         """
-        self._metadata[key] = _typed(value, kind, key)
+        if not key or key in self._values:
+            raise InvalidConfiguration(f"metadata key {key!r} is empty or was added before")
+        self._values[key] = _encoded(value, kind, key)
 
     def add_tensor(
-        self, name: str, shape: Sequence[int], type_: GGMLType, data: TensorData
+        self,
+        name: str,
+        shape: Sequence[int],
+        type_: GGMLType,
+        data: bytes | bytearray | memoryview | npt.NDArray[Any],
     ) -> None:
-        """Add a tensor; `shape` in numpy order, `data` its bytes in the type's layout.
+        """Add a tensor of `shape` in numpy order. `data` holds its bytes in the file's layout, or
+        is an array of the numbers of a plain type (F32 F16 F64 I8 I16 I32 I64).
 
-        Raises InvalidTensorShape when the data has another size than shape and type say.
+        Raises InvalidTensorShape when shape and data do not fit, InvalidConfiguration when the name
+        is empty or taken. The data is not copied: keep it unchanged until `write()`.
         """
-        *outer, cols = shape
-        n_bytes = row_bytes(type_, cols)
-        for dim in outer:
-            n_bytes *= dim
-        given = memoryview(data).nbytes
-        if given != n_bytes:
+        if not name or name in self._tensors:
+            raise InvalidConfiguration(f"tensor name {name!r} is empty or was added before")
+        sizes = tuple(int(size) for size in shape)
+        if not 1 <= len(sizes) <= 4 or min(sizes) < 1:
+            raise InvalidTensorShape(f"tensor {name}: impossible shape {sizes}")
+        view = _tensor_view(name, type_, data)
+        expected = row_bytes(type_, sizes[-1]) * int(np.prod(sizes[:-1], dtype=object))
+        if view.nbytes != expected:
             raise InvalidTensorShape(
-                f"tensor {name} of shape {tuple(shape)} takes {n_bytes} bytes as {type_.name}, "
-                f"got {given}"
+                f"tensor {name}: {FORMATS[type_].name} {sizes} takes {expected} bytes, "
+                f"got {view.nbytes}"
             )
-        self._tensors[name] = _Tensor(name, tuple(shape), type_, data, n_bytes)
+        self._tensors[name] = _Tensor(name, type_, sizes, view)
 
     def write(self) -> None:
-        """Write the file; raises IoError."""
-        partial = self._path.with_name(self._path.name + ".partial")
+        """Write the file, replacing one of that name; raises IoError, leaving the old file
+        alone."""
+        temporary: str | None = None
         try:
-            with partial.open("wb") as file:
-                self._write(file)
-            os.replace(partial, self._path)
+            fd, temporary = tempfile.mkstemp(
+                prefix=f".{self._path.name}.", suffix=".part", dir=self._path.parent
+            )
+            with os.fdopen(fd, "wb") as out:
+                self._write_to(out)
+                out.flush()
+                os.fsync(out.fileno())
+            # mkstemp makes files that only their owner can read.
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, self._path)
+            temporary = None
         except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise IoError(f"cannot write {self._path}: {error.strerror}") from error
+            raise IoError(f"cannot write {self._path}: {error.strerror or error}") from error
+        finally:
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
 
-    def _write(self, file: BinaryIO) -> None:
-        file.write(MAGIC + struct.pack("<IQQ", VERSION, len(self._tensors), len(self._metadata)))
-        for key, value in self._metadata.items():
-            file.write(_string(key) + value)
+    def _write_to(self, out: BinaryIO) -> None:
+        out.write(MAGIC + struct.pack("<IQQ", _VERSION, len(self._tensors), len(self._values)))
+        for key, encoded in self._values.items():
+            out.write(_string(key) + encoded)
         offset = 0
         for tensor in self._tensors.values():
-            dims = tensor.shape[::-1]
-            file.write(_string(tensor.name) + struct.pack(f"<I{len(dims)}Q", len(dims), *dims))
-            file.write(struct.pack("<IQ", tensor.type, offset))
-            offset += self._padded(tensor.n_bytes)
-        self._pad(file)
+            sizes = tensor.shape[::-1]
+            out.write(_string(tensor.name))
+            out.write(struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, tensor.type, offset))
+            offset += tensor.data.nbytes + self._padding(tensor.data.nbytes)
+        out.write(bytes(self._padding(out.tell())))
         for tensor in self._tensors.values():
-            data = tensor.data
-            file.write(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
-            self._pad(file)
+            out.write(tensor.data)
+            out.write(bytes(self._padding(tensor.data.nbytes)))
 
-    def _padded(self, n_bytes: int) -> int:
-        return -(-n_bytes // self._alignment) * self._alignment
+    def _padding(self, n_bytes: int) -> int:
+        return -n_bytes % self._alignment
 
-    def _pad(self, file: BinaryIO) -> None:
-        position = file.tell()
-        file.write(bytes(self._padded(position) - position))
+
+def _umask() -> int:
+    # The only way to read it is to set it; 0o077 in between keeps other threads' files private.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _tensor_view(
+    name: str, type_: GGMLType, data: bytes | bytearray | memoryview | npt.NDArray[Any]
+) -> memoryview:
+    if isinstance(data, np.ndarray) and data.dtype != np.uint8:
+        dtype = _NATIVE_DTYPES.get(type_)
+        if dtype is None or data.dtype != dtype:
+            raise InvalidTensorShape(
+                f"tensor {name}: an array of {data.dtype} is no {FORMATS[type_].name}; encode it, "
+                "or pass its bytes"
+            )
+    if isinstance(data, np.ndarray):
+        # An empty view cannot be cast, so the bytes are taken through numpy.
+        return memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+    return memoryview(data).cast("B")
 
 
 def _string(text: str | bytes) -> bytes:
-    data = text.encode("utf-8") if isinstance(text, str) else text
-    return struct.pack("<Q", len(data)) + data
+    raw = text.encode("utf-8") if isinstance(text, str) else text
+    return struct.pack("<Q", len(raw)) + raw
 
 
-def _typed(value: Any, kind: str | None, key: str) -> bytes:
-    """The value with its type id before it."""
-    if isinstance(value, str | bytes):
-        return struct.pack("<I", _STRING_ID) + _string(value)
-    if isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating):
-        type_id, code = _KINDS[kind or _kind_of(value)]
-        return struct.pack("<I", type_id) + struct.pack(code, value)
-    return struct.pack("<I", _ARRAY_ID) + _array(value, kind, key)
+def _encoded(value: Any, kind: ValueKind | None, key: str) -> bytes:
+    """The value's kind and bytes as they stand after the key."""
+    if isinstance(value, np.ndarray | StringArray | list | tuple):
+        return struct.pack("<I", ValueKind.ARRAY) + _encoded_array(value, kind, key)
+    found = kind if kind is not None else _kind_of([value], key)
+    return struct.pack("<I", found) + _items([value], found, key)
 
 
-def _array(value: Any, kind: str | None, key: str) -> bytes:
-    if isinstance(value, np.ndarray):
-        kind = kind or value.dtype.name
-    n = len(value)
-    if n and isinstance(value[0], str | bytes):
-        return struct.pack("<IQ", _STRING_ID, n) + b"".join(_string(item) for item in value)
-    if n and isinstance(value[0], list | tuple):
-        return struct.pack("<IQ", _ARRAY_ID, n) + b"".join(_array(v, kind, key) for v in value)
-    kind = kind or ("string" if not n else _kind_of_all(value))
-    if kind == "string":
-        return struct.pack("<IQ", _STRING_ID, 0)
-    if kind not in _KINDS:
-        raise UnsupportedModelFormat(f"{key}: GGUF has no value type {kind}")
-    type_id, code = _KINDS[kind]
-    dtype = np.dtype(code if kind != "bool" else np.bool_)
-    return struct.pack("<IQ", type_id, n) + np.asarray(value, dtype).tobytes()
+def _encoded_array(values: Any, kind: ValueKind | None, key: str) -> bytes:
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1:
+            raise InvalidConfiguration(f"{key}: an array must have one dimension")
+        found = kind if kind is not None else _KIND_OF_DTYPE.get(values.dtype)
+        if found is None:
+            raise InvalidConfiguration(f"{key}: arrays of {values.dtype} cannot be stored")
+        return struct.pack("<IQ", found, len(values)) + _items(values, found, key)
+    if len(values) and isinstance(values[0], np.ndarray | StringArray | list | tuple):
+        head = struct.pack("<IQ", ValueKind.ARRAY, len(values))
+        return head + b"".join(_encoded_array(inner, kind, key) for inner in values)
+    if kind is None and not len(values):
+        raise InvalidConfiguration(f"{key}: an empty array needs a kind")
+    found = kind if kind is not None else _kind_of(values, key)
+    return struct.pack("<IQ", found, len(values)) + _items(values, found, key)
 
 
-def _kind_of(value: Any) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "bool"
-    if isinstance(value, float | np.floating):
-        return "float32"
-    if value < 0:
-        return "int32" if value >= -(2**31) else "int64"
-    return "uint32" if value < 2**32 else "uint64"
+def _kind_of(values: Sequence[Any], key: str) -> ValueKind:
+    if isinstance(values, StringArray) or all(isinstance(v, str | bytes) for v in values):
+        return ValueKind.STRING
+    if all(isinstance(v, bool | np.bool_) for v in values):
+        return ValueKind.BOOL
+    if all(isinstance(v, int | np.integer) and not isinstance(v, bool) for v in values):
+        least, most = min(values), max(values)
+        for kind in (ValueKind.UINT32, ValueKind.INT32, ValueKind.UINT64, ValueKind.INT64):
+            limits = np.iinfo(SCALAR_DTYPES[kind])
+            if limits.min <= least and most <= limits.max:
+                return kind
+    if all(isinstance(v, float | np.floating) for v in values):
+        return ValueKind.FLOAT32
+    raise InvalidConfiguration(f"{key}: the value is too large, or its items are of mixed types")
 
 
-def _kind_of_all(values: Sequence[Any]) -> str:
-    kinds = {_kind_of(value) for value in values}
-    for kind in ("bool", "float32", "uint64", "int64"):
-        if kind in kinds:
-            return kind
-    # Signed as soon as one is negative: token types and the like.
-    return "int32" if max(values) < 2**31 else "int64" if "int32" in kinds else "uint32"
+def _items(values: Any, kind: ValueKind, key: str) -> bytes:
+    """The items one after the other, checked against their kind."""
+    if kind is ValueKind.STRING:
+        if isinstance(values, StringArray):
+            return b"".join(_string(values.raw(i)) for i in range(len(values)))
+        if not all(isinstance(value, str | bytes) for value in values):
+            raise InvalidConfiguration(f"{key}: expected strings")
+        return b"".join(_string(value) for value in values)
+    if kind is ValueKind.ARRAY:
+        raise InvalidConfiguration(f"{key}: name the kind of the items, not ARRAY")
+    dtype = SCALAR_DTYPES[kind]
+    given = np.asarray(values)
+    try:
+        # Through Python numbers: numpy then refuses integers that the type cannot hold.
+        items = np.array(given.tolist(), dtype)
+    except (OverflowError, ValueError, TypeError) as error:
+        raise InvalidConfiguration(f"{key}: not a {kind.name}: {error}") from error
+    if dtype.kind in "biu" and (given.dtype.kind not in "biu" or not np.array_equal(items, given)):
+        raise InvalidConfiguration(f"{key}: not a {kind.name}")
+    return items.tobytes()

@@ -1,6 +1,7 @@
 """One row per ggml tensor type: its id in GGUF files, values per block and bytes per block.
 
-Ids and sizes are those of ggml's public headers (ggml.h `enum ggml_type`, ggml-common.h block structs).
+Ids and sizes are those of ggml's public headers (ggml.h `enum ggml_type`, ggml-common.h block
+structs).
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class GGMLType(IntEnum):
     TQ1_0 = 34
     TQ2_0 = 35
     MXFP4 = 39
+    NVFP4 = 40
+    Q1_0 = 41
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ _SIZES = {
     "TQ1_0": (256, 48 + 4 + 2),
     "TQ2_0": (256, 64 + 2),
     "MXFP4": (32, 1 + 16),
+    "NVFP4": (64, 4 + 32),
+    "Q1_0": (128, 2 + 16),
 }
 
 FORMATS: dict[GGMLType, Format] = {
@@ -111,7 +116,8 @@ def format_by_name(name: str) -> Format:
 
 
 def row_bytes(type_: GGMLType, cols: int) -> int:
-    """Bytes of one row of `cols` values; raises InvalidTensorShape when they fill no whole blocks."""
+    """Bytes of one row of `cols` values; raises InvalidTensorShape when they fill no whole
+    blocks."""
     form = FORMATS[type_]
     if cols % form.block_size:
         raise InvalidTensorShape(
