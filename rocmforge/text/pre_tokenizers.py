@@ -165,12 +165,6 @@ _TINY_AYA = PreTokenizer(
     (rf"{_MARKED_WORDS}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_BLANKS}",),
     cut=_cut_threes_with_text,
 )
-_BAILING = PreTokenizer(
-    (
-        r"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"
-        rf"|{_WORD}|\p{{N}}|{_SIGNS_THEN_LINES}|\s*[\r\n]|\s+(?!\S)|\s+",
-    )
-)
 _KIMI = PreTokenizer(
     (
         rf"[{_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?(?:(?![{_HAN}])\p{{L}})+{_OPTIONAL_CONTRACTION}"
@@ -238,7 +232,8 @@ _BY_SCHEME: tuple[tuple[str, PreTokenizer], ...] = (
         _GPT2_STYLE,
     ),
     (
-        "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2",
+        "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2 "
+        "bailingmoe bailingmoe2 llada-moe",
         _QWEN2_STYLE,
     ),
     (
@@ -279,7 +274,6 @@ _BY_SCHEME: tuple[tuple[str, PreTokenizer], ...] = (
     ),
     ("tiny_aya cohere2moe", _TINY_AYA),
     ("superbpe", PreTokenizer((), cut=_cut_threes)),
-    ("bailingmoe bailingmoe2 llada-moe", _BAILING),
     (
         "seed-coder",
         PreTokenizer(

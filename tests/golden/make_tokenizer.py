@@ -12,12 +12,14 @@ import json
 from tokenizer_oracle import llama_vocabulary
 from tokenizer_vocabularies import (
     BPE_GOLDEN,
+    MARKED,
     SPECIAL,
     SPM_GOLDEN,
     SPM_VARIANTS,
     TEXTS,
     bpe_metadata,
     byte_characters,
+    marked_metadata,
     spm_metadata,
     spm_pieces,
     train_merges,
@@ -47,7 +49,18 @@ def make_bpe() -> None:
         names[name] = groups.index(found)
     with llama_vocabulary(bpe_metadata("llama-bpe", merges)) as oracle:
         common = _common(oracle)
-    _write(BPE_GOLDEN, {"merges": merges, "names": names, "groups": groups, "common": common})
+    content = {"merges": merges, "names": names, "groups": groups, "common": common}
+    _write(BPE_GOLDEN, {**content, "marked": {name: _marks(name) for name in MARKED}})
+
+
+def _marks(name: str) -> dict[str, list[int]]:
+    """Ids that end a generation, and ids of control tokens."""
+    with llama_vocabulary(marked_metadata(name)) as oracle:
+        ids = range(len(MARKED[name][0]))
+        return {
+            "ends": [i for i in ids if oracle.is_eog(i)],
+            "control": [i for i in ids if oracle.is_control(i)],
+        }
 
 
 def make_spm() -> None:

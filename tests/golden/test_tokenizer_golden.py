@@ -7,11 +7,13 @@ import random
 import pytest
 from tokenizer_vocabularies import (
     BPE_GOLDEN,
+    MARKED,
     SPM_GOLDEN,
     SPM_VARIANTS,
     TEXTS,
     bpe_metadata,
     load,
+    marked_metadata,
     random_text,
     spm_metadata,
     spm_pieces,
@@ -86,6 +88,15 @@ def test_sentencepiece(variant: str):
         assert decode_like_llama(tokenizer, ids) == text.encode("latin-1").decode(
             "utf-8", "replace"
         )
+
+
+@pytest.mark.parametrize("name", sorted(MARKED))
+def test_end_of_generation(name: str):
+    tokenizer = Tokenizer.from_metadata(marked_metadata(name))
+    golden = BPE["marked"][name]
+    assert sorted(tokenizer.eog_ids) == golden["ends"]
+    ids = range(len(MARKED[name][0]))
+    assert [i for i in ids if tokenizer.is_control(i)] == golden["control"]
 
 
 @pytest.mark.oracle

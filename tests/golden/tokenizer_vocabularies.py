@@ -80,6 +80,63 @@ SPECIAL = (
 )
 
 
+# Vocabularies of special tokens: (texts, types, ids by key), for which ids end a generation and
+# which are control tokens.
+MARKED: dict[str, tuple[tuple[str, ...], tuple[int, ...], dict[str, int]]] = {
+    "by text": (
+        ("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<eos>"),
+        (NORMAL,) * 7,
+        {},
+    ),
+    "more texts": (
+        ("<|end_of_text|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|eom_id|>", "[e~[", "<turn|>"),
+        (CONTROL, NORMAL, USER_DEFINED, CONTROL, NORMAL, CONTROL, NORMAL, UNUSED),
+        {},
+    ),
+    "deepseek": (
+        ("<｜end▁of▁sentence｜>", "<end_of_utterance>", "<｜fim▁begin｜>", "<|User|>"),
+        (NORMAL, NORMAL, NORMAL, CONTROL),
+        {},
+    ),
+    "by key": (
+        ("<a>", "<b>", "<c>", "<d>"),
+        (NORMAL, CONTROL, NORMAL, NORMAL),
+        {"eot": 0, "eom": 1},
+    ),
+    "fill in": (
+        ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>"),
+        (NORMAL,) * 5,
+        {},
+    ),
+    "files": (("<|file_sep|>", "<x>", "<y>"), (NORMAL, NORMAL, CONTROL), {"fim_pre": 1}),
+    "harmony": (
+        ("<|end|>", "<|return|>", "<|call|>", "<|channel|>", "<|message|>", "<|start|>"),
+        (CONTROL,) * 6,
+        {},
+    ),
+    "solar": (("<|end|>", "<|flush|>", "<|calls|>", "<|constrain|>"), (CONTROL,) * 4, {}),
+    "half harmony": (("<|end|>", "<|return|>", "<|constrain|>"), (CONTROL,) * 3, {}),
+    "plain s": (("</s>", "<|tool_response>", "<eos>"), (CONTROL, CONTROL, CONTROL), {}),
+}
+
+
+def marked_metadata(name: str) -> dict[str, object]:
+    """Metadata of a byte-level vocabulary with these special tokens."""
+    texts, types, keys = MARKED[name]
+    tokens = [*texts, *byte_characters(), "!!"]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "gpt-2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [*types, *[NORMAL] * 257],
+        "tokenizer.ggml.merges": ["! !"],
+        # llama.cpp takes token 11 where no key names these.
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 0,
+        **{f"tokenizer.ggml.{key}_token_id": value for key, value in keys.items()},
+    }
+
+
 def byte_characters() -> list[str]:
     """GPT-2's 256 printable characters, by byte."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
