@@ -1,0 +1,279 @@
+"""Decode every ggml tensor type to float32 with numpy: the oracle of all kernels, and the slow path
+at load.
+
+Layouts and formulas are those of ggml-common.h and ggml-quants.c; each decoder's docstring draws
+its block. All arithmetic is float32, in the order of ggml's own decoders, so that results are equal
+bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from rocmforge.errors import InvalidTensorShape, UnsupportedModelFormat
+from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Buffer = bytes | bytearray | memoryview | Bytes
+
+# Nonlinear 4-bit values of IQ4_NL and IQ4_XS, and of MXFP4 (twice the E2M1 number).
+IQ4_VALUES = np.array(
+    [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
+)
+MXFP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+
+
+def decode(type_: GGMLType, data: Buffer, n_values: int) -> Floats:
+    """The first n_values of `data` (whole blocks of `type_`) → float32 [n_values].
+
+    Raises InvalidTensorShape when data is not exactly that long, UnsupportedModelFormat without a
+    decoder.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    expected = row_bytes(type_, n_values)
+    if raw.size != expected:
+        raise InvalidTensorShape(
+            f"{n_values} values of {type_.name} take {expected} bytes, got {raw.size}"
+        )
+    decoder = _DECODERS.get(type_)
+    if decoder is None:
+        raise UnsupportedModelFormat(f"there is no decoder for the tensor type {type_.name}")
+    blocks = raw.reshape(-1, FORMATS[type_].block_bytes)
+    with np.errstate(
+        invalid="ignore", over="ignore"
+    ):  # random or hostile scales may be NaN or huge
+        return np.ascontiguousarray(decoder(blocks).reshape(-1), np.float32)
+
+
+def _f16(blocks: Bytes, start: int) -> Floats:
+    """The float16 at byte `start` of each block → float32 [N, 1]."""
+    return np.ascontiguousarray(blocks[:, start : start + 2]).view(np.float16).astype(np.float32)
+
+
+def _f32(blocks: Bytes, start: int) -> Floats:
+    return np.ascontiguousarray(blocks[:, start : start + 4]).view(np.float32)
+
+
+def _nibbles(packed: Bytes) -> npt.NDArray[np.uint8]:
+    """[N, B] bytes → [N, 2B]: all low halves, then all high halves."""
+    return np.concatenate([packed & 0xF, packed >> 4], axis=1)
+
+
+def _plain(dtype: str) -> Callable[[Bytes], Floats]:
+    def decode_plain(blocks: Bytes) -> Floats:
+        return np.ascontiguousarray(blocks).view(dtype).astype(np.float32)
+
+    return decode_plain
+
+
+def _bf16(blocks: Bytes) -> Floats:
+    """The upper half of a float32."""
+    return (np.ascontiguousarray(blocks).view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
+def _q4_0(blocks: Bytes) -> Floats:
+    """f16 d, 16 bytes of nibbles (low halves first): d · (q - 8)."""
+    q = _nibbles(blocks[:, 2:]).astype(np.float32) - 8
+    return _f16(blocks, 0) * q
+
+
+def _q4_1(blocks: Bytes) -> Floats:
+    """f16 d, f16 m, 16 bytes of nibbles: d · q + m."""
+    return _f16(blocks, 0) * _nibbles(blocks[:, 4:]).astype(np.float32) + _f16(blocks, 2)
+
+
+def _fifth_bits(blocks: Bytes, start: int) -> npt.NDArray[np.uint8]:
+    """32 bits, one per value, as 0 or 16 → [N, 32]."""
+    bits = np.unpackbits(blocks[:, start : start + 4], axis=1, bitorder="little")
+    return bits << 4
+
+
+def _q5_0(blocks: Bytes) -> Floats:
+    """f16 d, u32 fifth bits, 16 bytes of nibbles: d · (q - 16)."""
+    q = (_nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)).astype(np.float32) - 16
+    return _f16(blocks, 0) * q
+
+
+def _q5_1(blocks: Bytes) -> Floats:
+    """f16 d, f16 m, u32 fifth bits, 16 bytes of nibbles: d · q + m."""
+    q = (_nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)).astype(np.float32)
+    return _f16(blocks, 0) * q + _f16(blocks, 2)
+
+
+def _q8_0(blocks: Bytes) -> Floats:
+    """f16 d, 32 int8: d · q."""
+    return _f16(blocks, 0) * blocks[:, 2:].view(np.int8).astype(np.float32)
+
+
+def _q8_1(blocks: Bytes) -> Floats:
+    """f16 d, f16 sum (not needed here), 32 int8: d · q."""
+    return _f16(blocks, 0) * blocks[:, 4:].view(np.int8).astype(np.float32)
+
+
+def _q8_k(blocks: Bytes) -> Floats:
+    """f32 d, 256 int8, 16 int16 sums (not needed here): d · q."""
+    return _f32(blocks, 0) * blocks[:, 4:260].view(np.int8).astype(np.float32)
+
+
+def _crumbs(packed: Bytes) -> npt.NDArray[np.uint8]:
+    """[N, 64] bytes of 2-bit values → [N, 256]; each run of 32 bytes holds 4 runs of 32 values."""
+    halves = packed.reshape(-1, 2, 1, 32)
+    shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
+    return ((halves >> shifts) & 3).reshape(-1, 256)
+
+
+def _q2_k(blocks: Bytes) -> Floats:
+    """16 bytes of 4-bit scale and min, 64 bytes of 2-bit values, f16 d, f16 dmin: d·s·q -
+    dmin·m."""
+    scales = (blocks[:, :16] & 0xF).astype(np.float32) * _f16(blocks, 80)
+    mins = (blocks[:, :16] >> 4).astype(np.float32) * _f16(blocks, 82)
+    q = _crumbs(blocks[:, 16:80]).reshape(-1, 16, 16).astype(np.float32)
+    return scales[:, :, None] * q - mins[:, :, None]
+
+
+def _q3_k(blocks: Bytes) -> Floats:
+    """32 bytes of high bits, 64 bytes of 2-bit values, 12 bytes of 6-bit scales, f16 d:
+    d·(s-32)·q."""
+    high = np.unpackbits(blocks[:, :32].reshape(-1, 1, 32), axis=1, bitorder="little")
+    low = _crumbs(blocks[:, 32:96]).astype(np.int8)
+    # A clear high bit takes 4 away.
+    q = low - ((high.reshape(-1, 256) ^ 1) << 2).astype(np.int8)
+    packed = blocks[:, 96:108]
+    nibbles = _nibbles(packed[:, :8])
+    shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 4, 1)
+    tops = ((packed[:, 8:].reshape(-1, 1, 4) >> shifts) & 3).reshape(-1, 16)
+    scales = (nibbles | (tops << 4)).astype(np.int8) - 32
+    d = _f16(blocks, 108) * scales.astype(np.float32)
+    return d[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
+
+
+def six_bit_scales(packed: Bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """The 12 bytes of Q4_K and Q5_K → (scales, mins), each uint8 [N, 8] of 6-bit values."""
+    first, second, third = packed[:, :4], packed[:, 4:8], packed[:, 8:12]
+    scales = np.concatenate([first & 63, (third & 0xF) | ((first >> 6) << 4)], axis=1)
+    mins = np.concatenate([second & 63, (third >> 4) | ((second >> 6) << 4)], axis=1)
+    return scales, mins
+
+
+def _nibble_runs(packed: Bytes) -> npt.NDArray[np.uint8]:
+    """[N, 128] bytes → [N, 8, 32]; each run of 32 bytes holds 32 low, then 32 high halves."""
+    runs = packed.reshape(-1, 4, 32)
+    return np.stack([runs & 0xF, runs >> 4], axis=2).reshape(-1, 8, 32)
+
+
+def _q4_k(blocks: Bytes) -> Floats:
+    """f16 d, f16 dmin, 12 bytes of 6-bit scales and mins, 128 bytes of nibbles: d·s·q - dmin·m."""
+    scales, mins = six_bit_scales(blocks[:, 4:16])
+    d = _f16(blocks, 0) * scales.astype(np.float32)
+    m = _f16(blocks, 2) * mins.astype(np.float32)
+    q = _nibble_runs(blocks[:, 16:144]).astype(np.float32)
+    return d[:, :, None] * q - m[:, :, None]
+
+
+def _q5_k(blocks: Bytes) -> Floats:
+    """Q4_K with 32 bytes of fifth bits (bit j of byte i: value i of run j) before the nibbles."""
+    scales, mins = six_bit_scales(blocks[:, 4:16])
+    d = _f16(blocks, 0) * scales.astype(np.float32)
+    m = _f16(blocks, 2) * mins.astype(np.float32)
+    shifts = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
+    fifth = ((blocks[:, 16:48].reshape(-1, 1, 32) >> shifts) & 1) << 4
+    q = (_nibble_runs(blocks[:, 48:176]) | fifth).astype(np.float32)
+    return d[:, :, None] * q - m[:, :, None]
+
+
+def _q6_k(blocks: Bytes) -> Floats:
+    """128 bytes of low nibbles, 64 bytes of high pairs, 16 int8 scales, f16 d: d·s·(q - 32).
+
+    Each half of the block holds 128 values: nibbles of 64 bytes (low halves, then high), pairs of
+    32.
+    """
+    low = blocks[:, :128].reshape(-1, 2, 64)
+    nibbles = np.concatenate([low & 0xF, low >> 4], axis=2).reshape(-1, 2, 4, 32)
+    shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
+    pairs = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & 3
+    q = (nibbles | (pairs << 4)).astype(np.int8) - 32
+    d = _f16(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    return d[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
+
+
+def _iq4_nl(blocks: Bytes) -> Floats:
+    """f16 d, 16 bytes of nibbles that index 16 unevenly spaced values."""
+    return _f16(blocks, 0) * IQ4_VALUES[_nibbles(blocks[:, 2:])]
+
+
+def _iq4_xs(blocks: Bytes) -> Floats:
+    """f16 d, u16 high scale bits, 4 bytes of low scale nibbles, 128 bytes of nibbles as in
+    IQ4_NL."""
+    high = np.ascontiguousarray(blocks[:, 2:4]).view("<u2")
+    shifts = np.arange(0, 16, 2, dtype=np.uint16)
+    tops = ((high >> shifts) & 3).astype(np.uint8)
+    packed = blocks[:, 4:8]
+    lows = np.stack([packed & 0xF, packed >> 4], axis=2).reshape(-1, 8)
+    scales = (lows | (tops << 4)).astype(np.int8) - 32
+    d = _f16(blocks, 0) * scales.astype(np.float32)
+    runs = blocks[:, 8:136].reshape(-1, 8, 16)
+    q = np.concatenate([runs & 0xF, runs >> 4], axis=2)
+    return d[:, :, None] * IQ4_VALUES[q]
+
+
+def _trits(packed: Bytes, n_per_byte: int) -> npt.NDArray[np.int8]:
+    """[N, B] bytes that hold base-3 digits as fractions of 256 → int8 [N, n · B] of -1, 0, 1."""
+    powers = np.array([3**i for i in range(n_per_byte)], np.uint8).reshape(1, -1, 1)
+    fractions = (packed[:, None, :] * powers).astype(np.uint16)
+    return (((fractions * 3) >> 8).astype(np.int8) - 1).reshape(packed.shape[0], -1)
+
+
+def _tq1_0(blocks: Bytes) -> Floats:
+    """48 bytes of 5 ternary digits (32 bytes, then 16), 4 bytes of 4 digits, f16 d."""
+    q = np.concatenate(
+        [_trits(blocks[:, :32], 5), _trits(blocks[:, 32:48], 5), _trits(blocks[:, 48:52], 4)],
+        axis=1,
+    )
+    return _f16(blocks, 52) * q.astype(np.float32)
+
+
+def _tq2_0(blocks: Bytes) -> Floats:
+    """64 bytes of 2-bit digits, f16 d: d · (q - 1)."""
+    q = _crumbs(blocks[:, :64]).astype(np.int8) - 1
+    return _f16(blocks, 64) * q.astype(np.float32)
+
+
+def _mxfp4(blocks: Bytes) -> Floats:
+    """u8 exponent (E8M0), 16 bytes of nibbles in E2M1; the table holds twice the values."""
+    exponent = blocks[:, :1].astype(np.uint32)
+    # 2^(e - 128): half the power, for the doubled table; e < 2 needs subnormals.
+    bits = np.where(exponent < 2, np.uint32(0x00200000) << exponent, (exponent - 1) << 23)
+    return bits.astype(np.uint32).view(np.float32) * MXFP4_VALUES[_nibbles(blocks[:, 1:])]
+
+
+_DECODERS: dict[GGMLType, Callable[[Bytes], Floats]] = {
+    GGMLType.F32: _plain("<f4"),
+    GGMLType.F16: _plain("<f2"),
+    GGMLType.F64: _plain("<f8"),
+    GGMLType.I8: _plain("<i1"),
+    GGMLType.I16: _plain("<i2"),
+    GGMLType.I32: _plain("<i4"),
+    GGMLType.I64: _plain("<i8"),
+    GGMLType.BF16: _bf16,
+    GGMLType.Q4_0: _q4_0,
+    GGMLType.Q4_1: _q4_1,
+    GGMLType.Q5_0: _q5_0,
+    GGMLType.Q5_1: _q5_1,
+    GGMLType.Q8_0: _q8_0,
+    GGMLType.Q8_1: _q8_1,
+    GGMLType.Q8_K: _q8_k,
+    GGMLType.Q2_K: _q2_k,
+    GGMLType.Q3_K: _q3_k,
+    GGMLType.Q4_K: _q4_k,
+    GGMLType.Q5_K: _q5_k,
+    GGMLType.Q6_K: _q6_k,
+    GGMLType.IQ4_NL: _iq4_nl,
+    GGMLType.IQ4_XS: _iq4_xs,
+    GGMLType.TQ1_0: _tq1_0,
+    GGMLType.TQ2_0: _tq2_0,
+    GGMLType.MXFP4: _mxfp4,
+}
