@@ -26,7 +26,7 @@ def row(name: str, score: dict[str, int]) -> str:
     return f"| {name} | {held_out} | {share:.1f} % ({score['right']} of {score['asked']}) |"
 
 
-def card(results: dict[str, Any], notes: str = "") -> str:
+def card(results: dict[str, Any]) -> str:
     """The whole model card."""
     counts = ("file_bytes", "parameters", "trained_tokens", "learnt_tokens", "steps")
     return TEMPLATE_PATH.read_text().format(
@@ -34,7 +34,6 @@ def card(results: dict[str, Any], notes: str = "") -> str:
         sha256=results["sha256"],
         final_loss=results["final_loss"],
         training_minutes=round(results["training_seconds"] / 60),
-        training_notes=results.get("training_notes", notes),
         rows="\n".join(row(name, score) for name, score in results["held_out"].items()),
     )
 
