@@ -90,7 +90,8 @@ def _read_merges(
         raise InvalidModelFile(f"{PREFIX}merges has {len(raw)} entries; at most {MAX_MERGES}")
     merges: dict[tuple[str, str], None] = {}
     for index, value in enumerate(raw):
-        text = checked_text(value, "merges", index)
+        # Both parts are looked up among checked tokens, so that a str needs no check of its own.
+        text = value if isinstance(value, str) else checked_text(value, "merges", index)
         # The separator is looked for behind the first character, which may itself be a blank.
         cut = text.find(" ", 1)
         left, right = text[:cut], text[cut + 1 :]

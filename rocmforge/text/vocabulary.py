@@ -211,25 +211,22 @@ def read_array(metadata: Mapping[str, object], name: str) -> Sequence[object] | 
 
 def checked_text(value: object, name: str, index: int) -> str:
     """One string of the array `tokenizer.ggml.<name>`: UTF-8, at most MAX_TOKEN_BYTES long."""
-    where = f"{PREFIX}{name}[{index}]"
     if isinstance(value, str):
-        # Most tokens: no need to encode in order to know the length.
-        if len(value) * 4 <= MAX_TOKEN_BYTES and value.isascii():
+        if value.isascii() and len(value) <= MAX_TOKEN_BYTES:
             return value
-        try:
-            value = value.encode()
-        except UnicodeEncodeError:
-            raise InvalidModelFile(f"{where} is not valid UTF-8") from None
-    if not isinstance(value, bytes):
-        raise InvalidModelFile(f"{where} must be a string, got {_short(value)}")
-    if len(value) > MAX_TOKEN_BYTES:
+        data = value.encode("utf-8", "surrogatepass")
+    elif isinstance(value, bytes):
+        data = value
+    else:
+        raise InvalidModelFile(f"{PREFIX}{name}[{index}] must be a string, got {_short(value)}")
+    if len(data) > MAX_TOKEN_BYTES:
         raise InvalidModelFile(
-            f"{where} is {len(value)} bytes long; at most {MAX_TOKEN_BYTES} are allowed"
+            f"{PREFIX}{name}[{index}] is {len(data)} bytes long; at most {MAX_TOKEN_BYTES}"
         )
     try:
-        return value.decode()
+        return data.decode()
     except UnicodeDecodeError:
-        raise InvalidModelFile(f"{where} is not valid UTF-8") from None
+        raise InvalidModelFile(f"{PREFIX}{name}[{index}] is not valid UTF-8") from None
 
 
 def _short(value: object) -> str:

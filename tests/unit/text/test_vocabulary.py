@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rocmforge.errors import InvalidModelFile, UnsupportedModelFormat
+from rocmforge.gguf.metadata import StringArray
 from rocmforge.text.tokenizer import Tokenizer
 from rocmforge.text.vocabulary import MAX_TOKEN_BYTES, TokenType, Vocabulary
 
@@ -122,6 +123,21 @@ def test_numpy_arrays_and_bytes_are_taken():
         token_type=np.array(spm()[G + "token_type"], dtype=np.int32),
     )
     assert Tokenizer.from_metadata(metadata).encode("ab", add_special=False) == [0, 0, 0, 6]
+
+
+def string_array(values: list[bytes]) -> StringArray:
+    lengths = np.array([len(value) for value in values])
+    return StringArray(b"".join(values), np.cumsum(lengths) - lengths, lengths)
+
+
+def test_strings_as_the_reader_gives_them():
+    texts = [text.encode() for text in spm()[G + "tokens"]]
+    assert Vocabulary.from_metadata(spm(tokens=string_array(texts))).tokens[6] == "ab"
+    # A real U+FFFD is a character like any other; bytes that are replaced by it are not UTF-8.
+    replaced = [*texts[:-1], "\ufffd".encode()]
+    assert Vocabulary.from_metadata(spm(tokens=string_array(replaced))).tokens[6] == "\ufffd"
+    with pytest.raises(InvalidModelFile, match=r"tokens\[6\] is not valid UTF-8"):
+        Vocabulary.from_metadata(spm(tokens=string_array([*texts[:-1], b"a\xff"])))
 
 
 def test_empty_token_gets_a_name():
