@@ -1,6 +1,6 @@
 """Times the text side of a model file: loading the tokenizer, encoding, decoding, streaming.
 
-    python benchmarks/tokenize.py [MODEL.gguf] [--chars N] [--repeat N]
+    python benchmarks/tokenizer_speed.py [MODEL.gguf] [--chars N] [--repeat N]
 
 Prints one JSON object; every time is the best of the repeats.
 """
@@ -19,10 +19,11 @@ from rocmforge.gguf.reader import GGUFFile
 from rocmforge.text.detokenizer import Detokenizer
 from rocmforge.text.tokenizer import Tokenizer
 
-WORDS = (
+_WORDS = (
     "the of and in to a is was for that on as with by he it at from Zürich naïve Москва 東京 "
     "1984 3.14 function(x) {return} https://example.org :-) 👍 don't"
-).split()
+)
+WORDS = _WORDS.split()
 
 
 def made_up_text(n_chars: int) -> str:
