@@ -64,7 +64,18 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROU
     fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
     free = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = _read_number(cgroup / "memory.max"), _read_number(cgroup / "memory.current")
-    return free if limit is None or used is None else max(0, min(free, limit - used))
+    if limit is None or used is None:
+        return free
+    # Cached files count as used there, and give way to whoever needs the memory.
+    return max(0, min(free, limit - used + _inactive_file_bytes(cgroup / "memory.stat")))
+
+
+def _inactive_file_bytes(path: Path) -> int:
+    try:
+        lines = path.read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(s.split()[1]) for s in lines if s.startswith("inactive_file ")), 0)
 
 
 def _read_number(path: Path) -> int | None:

@@ -114,6 +114,7 @@ class Scheduler:
             assert sequence.is_alive
             assert not sequence.is_running
             assert not sequence.table.block_ids
+            assert sequence.num_computed_tokens == 0
         for queue in (self.waiting, self.running):
             assert queue == sorted(queue, key=_arrival)
         assert len(self.running) <= self._config.max_batch_size

@@ -121,6 +121,40 @@ def test_the_pool_takes_the_tail_of_the_oldest_chain_first():
     cache.check()
 
 
+def test_a_table_gives_its_blocks_back_tail_first():
+    pool, cache = make(n_blocks=5)
+    table = BlockTable(pool, cache)
+    table.grow(12)
+    table.register(lambda start, end: range(start, end), 12)
+    table.release()
+    for _ in range(3):
+        pool.allocate()
+    assert len(cache.get(range(12)).block_ids) == 2
+
+
+def test_what_cannot_be_found_any_more_is_forgotten():
+    """Blocks that are given back head first lose their head first, and the rest with it."""
+    pool, cache = make(n_blocks=3)
+    blocks = [pool.allocate() for _ in range(3)]
+    cache.insert(PrefixEntry(tuple(range(12)), tuple(blocks)))
+    for block in blocks[:2]:
+        pool.release(block)
+    taken = pool.allocate()
+    assert taken in blocks[:2]
+    cache.check()
+    pool.check([[taken, blocks[2]]])
+    assert cache.stats.n_entries == 0
+    assert pool.n_idle == 0
+
+
+def test_no_room_is_made_by_forgetting_what_comes_before():
+    pool, cache = make(max_entries=1)
+    remember(pool, cache, [1] * P)
+    with pytest.raises(CacheError.InvalidEntry):
+        cache.insert(PrefixEntry((1,) * P + (2,) * P, (pool.allocate(), pool.allocate())))
+    cache.check()
+
+
 def test_clear_forgets_only_what_nobody_uses():
     pool, cache = make()
     remember(pool, cache, range(12))
