@@ -11,9 +11,10 @@ disk and renamed. Tensor data is written straight from the buffers that were giv
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import struct
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,24 +114,18 @@ class GGUFWriter:
     def write(self) -> None:
         """Write the file, replacing one of that name; raises IoError, leaving the old file
         alone."""
-        temporary: str | None = None
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.part")
         try:
-            fd, temporary = tempfile.mkstemp(
-                prefix=f".{self._path.name}.", suffix=".part", dir=self._path.parent
-            )
-            with os.fdopen(fd, "wb") as out:
+            with open(temporary, "xb") as out:
                 self._write_to(out)
                 out.flush()
                 os.fsync(out.fileno())
-            # mkstemp makes files that only their owner can read.
-            os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, self._path)
-            temporary = None
         except OSError as error:
             raise IoError(f"cannot write {self._path}: {error.strerror or error}") from error
         finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # gone after the rename, or never made
+                temporary.unlink()
 
     def _write_to(self, out: BinaryIO) -> None:
         out.write(MAGIC + struct.pack("<IQQ", _VERSION, len(self._tensors), len(self._values)))
@@ -151,13 +146,6 @@ class GGUFWriter:
         return -n_bytes % self._alignment
 
 
-def _umask() -> int:
-    # The only way to read it is to set it; 0o077 in between keeps other threads' files private.
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def _tensor_view(
     name: str, type_: GGMLType, data: bytes | bytearray | memoryview | npt.NDArray[Any]
 ) -> memoryview:
@@ -170,7 +158,7 @@ def _tensor_view(
             )
     if isinstance(data, np.ndarray):
         # An empty view cannot be cast, so the bytes are taken through numpy.
-        return memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+        return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
     return memoryview(data).cast("B")
 
 
