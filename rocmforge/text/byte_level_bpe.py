@@ -67,12 +67,12 @@ class ByteLevelBpe:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; bytes that the vocabulary lacks are dropped, as the format has it."""
+        # The batch calls are those that let other threads run meanwhile.
         if self._cut is None:
-            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            (encoding,) = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         else:
-            pieces = list(self._cut(text))
-            encoding = self._tokenizer.encode(
-                pieces, is_pretokenized=True, add_special_tokens=False
+            (encoding,) = self._tokenizer.encode_batch_fast(
+                [list(self._cut(text))], is_pretokenized=True, add_special_tokens=False
             )
         return list(encoding.ids)
 

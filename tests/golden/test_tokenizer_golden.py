@@ -1,4 +1,4 @@
-"""Our tokenizers against llama.cpp: goldens on hard texts, and live on random texts (oracle)."""
+"""Our tokenizers against llama.cpp: goldens on hard texts, and live on random texts (llama_cpp)."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_end_of_generation(name: str):
     assert [i for i in ids if tokenizer.is_control(i)] == golden["control"]
 
 
-@pytest.mark.oracle
+@pytest.mark.llama_cpp
 @pytest.mark.parametrize("name", sorted(PRE_TOKENIZERS))
 def test_pre_tokenizer_on_random_texts(name: str):
     from tokenizer_oracle import llama_vocabulary
@@ -114,7 +114,7 @@ def test_pre_tokenizer_on_random_texts(name: str):
             assert ours == oracle.encode(text, add_special=False, parse_special=True), repr(text)
 
 
-@pytest.mark.oracle
+@pytest.mark.llama_cpp
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("variant", sorted(SPM_VARIANTS))
 def test_sentencepiece_on_random_texts(variant: str, across: bool):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -179,3 +180,15 @@ def test_threads_get_the_same_ids():
     for thread in threads:
         thread.join()
     assert results == [expected] * 4
+
+
+def test_encoding_lets_other_threads_run():
+    tokenizer = bpe("qwen2")
+    thread = threading.Thread(target=tokenizer.encode, args=("Hello world 123 " * 50_000,))
+    thread.start()
+    n_turns = 0
+    while thread.is_alive():
+        time.sleep(0.001)
+        n_turns += 1
+    # Were the interpreter held, this thread would get about one turn.
+    assert n_turns >= 10
