@@ -10,8 +10,10 @@ import numpy as np
 
 from rocmforge.config import CacheConfig, EngineConfig, SchedulerConfig
 from rocmforge.engine.engine import Engine
+from rocmforge.engine.runner import Runner
 from rocmforge.engine.step_plan import EngineLimits
 from rocmforge.errors import RocmForgeError
+from rocmforge.models.loading import load_model
 from rocmforge.request import FinishReason, Request, RequestId, SamplingParams
 from rocmforge.sampling.sampler import Sampler
 
@@ -75,10 +77,20 @@ class HashModel:
 
 
 def tiny_config(
-    *, block_tokens=8, prefix_cache=True, batch=16, step_tokens=64, queue=100, max_ms=500.0
+    *,
+    block_tokens=8,
+    prefix_cache=True,
+    batch=16,
+    step_tokens=64,
+    queue=100,
+    max_ms=500.0,
+    n_ctx=None,
+    kv_bytes=None,
 ):
+    """An EngineConfig in short words."""
     return EngineConfig(
-        cache=CacheConfig(block_tokens=block_tokens, prefix_cache=prefix_cache),
+        max_sequence_length=n_ctx,
+        cache=CacheConfig(block_tokens=block_tokens, prefix_cache=prefix_cache, kv_bytes=kv_bytes),
         scheduler=SchedulerConfig(
             max_batch_size=batch,
             max_step_tokens=step_tokens,
@@ -100,6 +112,34 @@ def hash_engine(*, n_blocks=200, n_ctx=256, clock=None, sampler=None, **config):
         **({"clock": clock} if clock else {}),
     )
     return engine, model
+
+
+class LoadedTinyModel:
+    """A model file on a backend, for any number of engines."""
+
+    def __init__(self, path, backend):
+        self.backend = backend
+        self.model = load_model(path, backend)
+
+    def runner(self, *, n_blocks=200, n_ctx=256, **config):
+        """A runner whose cache has `n_blocks` blocks (no more than its batch can use)."""
+        spec = self.model.spec
+        values = 2 * spec.n_layers * spec.n_kv_heads * spec.head_dim
+        kv_bytes = int(n_blocks * values * config.get("block_tokens", 8) * 2)
+        config = tiny_config(n_ctx=n_ctx, kv_bytes=kv_bytes, **config)
+        return Runner(self.backend, self.model, config), config
+
+    def engine(self, *, clock=None, **config):
+        """Like hash_engine, on the model."""
+        runner, config = self.runner(**config)
+        engine = Engine(
+            runner,
+            Sampler(runner.limits.n_vocab),
+            config,
+            check_invariants=True,
+            **({"clock": clock} if clock else {}),
+        )
+        return engine, runner
 
 
 def request(request_id="r", prompt=(1, 2, 3), **fields):
