@@ -101,6 +101,7 @@ class ChatTemplate:
 
     def render(
         self,
+        /,
         messages: Sequence[object],
         *,
         tools: Sequence[object] | None = None,

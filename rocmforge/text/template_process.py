@@ -81,6 +81,7 @@ class TemplateProcess:
 
     async def render(
         self,
+        /,
         messages: Sequence[object],
         *,
         tools: Sequence[object] | None = None,

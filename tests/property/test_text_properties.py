@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import string
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rocmforge.errors import InvalidModelFile, InvalidRequest, UnsupportedModelFormat
+from rocmforge.text.chat_template import ChatTemplate
 from rocmforge.text.detokenizer import Detokenizer
 from rocmforge.text.special_tokens import SpecialTokens
 from rocmforge.text.tokenizer import Tokenizer
@@ -141,3 +144,74 @@ def test_control_texts_can_be_taken_out(text):
     tokenizer = TOKENIZERS["prefix"]
     kept = tokenizer.without_control_texts("<<s>s>" + text + "</s><unk>")
     assert not any(special in kept for special in ("<s>", "</s>", "<unk>"))
+
+
+JUNK = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-5, 300),
+    st.floats(),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.lists(
+        st.one_of(st.integers(-1, 7), st.text("ab ▁<>0xÿ", max_size=6), st.floats()), max_size=8
+    ),
+)
+KEYS = (
+    "model pre tokens scores token_type merges bos_token_id eos_token_id eot_token_id eom_token_id "
+    "unknown_token_id fim_pad_token_id add_bos_token add_eos_token add_space_prefix"
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    model=st.sampled_from(["llama", "gpt2"]),
+    changes=st.dictionaries(st.sampled_from(KEYS.split()), JUNK, max_size=3),
+    text=st.text(max_size=10),
+)
+def test_hostile_metadata_raises_only_our_errors(model, changes, text):
+    tokens = ["a", "b", "ab", "<s>", "</s>"]
+    metadata = {
+        "tokenizer.ggml.model": model,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.scores": [0.0, -1.0, -2.0, 0.0, 0.0],
+        "tokenizer.ggml.token_type": [1, 1, 1, 3, 3],
+        "tokenizer.ggml.merges": ["a b"],
+        **{f"tokenizer.ggml.{key}": value for key, value in changes.items()},
+    }
+    try:
+        tokenizer = Tokenizer.from_metadata(metadata)
+    except (InvalidModelFile, UnsupportedModelFormat):
+        return
+    ids = tokenizer.encode("ab<s>" + text, parse_special=True)
+    assert all(0 <= token_id < tokenizer.n_vocab for token_id in ids)
+    tokenizer.decode(ids, skip_special=False)
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+MESSAGES = st.lists(
+    st.one_of(
+        VALUES,
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["user", "assistant", "developer"]) | VALUES},
+            optional={"content": VALUES, "tool_calls": VALUES},
+        ),
+    ),
+    max_size=3,
+)
+TEMPLATE = ChatTemplate(
+    "{% for m in messages %}{{ m.role }}:{{ m.content }}{{ m.tool_calls | tojson }}{% endfor %}"
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(messages=MESSAGES, tools=st.none() | st.lists(VALUES, max_size=2))
+def test_hostile_messages_raise_only_our_errors(messages, tools):
+    with contextlib.suppress(InvalidRequest):
+        assert isinstance(TEMPLATE.render(messages, tools=tools), str)

@@ -129,6 +129,13 @@ async def test_values_that_cannot_cross(value):
     await process.close()
 
 
+async def test_any_variable_name_will_do():
+    process = TemplateProcess({"default": "{{ self is defined }} {{ name }}{{ request }}"})
+    variables = {"self": 1, "name": 2, "request": 3, "not a name": 4}
+    assert await process.render(USER, **variables) == "True 23"
+    await process.close()
+
+
 async def test_large_and_nested_values_cross():
     process = TemplateProcess({"default": "{{ x[0][0] | length }}"})
     assert await process.render(USER, x=[["y" * 1_000_000]]) == "1000000"
