@@ -7,6 +7,7 @@ sends what came out. It lives as long as its server does and no longer.
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import select
 import signal
@@ -60,6 +61,8 @@ def detach() -> None:
     """Leave the terminal to the server, and never outlive it. (The server starts engines in a
     session of their own; one that was started by hand makes its own.)
     """
+    # Should native code crash, the log says which Python code had called it.
+    faulthandler.enable()
     die_with_parent()
     offer_to_oom_killer()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -85,12 +88,7 @@ def _run(channel: BlockingChannel, page: BeatPage) -> int:
         start, *early = _first_messages(channel)
         configure_logging(start.log)
         engine = _load(channel, page, start)
-    except ChannelClosed:
-        raise
-    except RocmForgeError as error:
-        return _give_up(channel, error)
-    page.phase = EnginePhase.serving
-    try:
+        page.phase = EnginePhase.serving
         return EngineLoop(channel, page, engine).run(early)
     except ChannelClosed:
         raise
