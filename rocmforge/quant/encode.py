@@ -76,7 +76,7 @@ def _bf16(blocks: Floats) -> npt.NDArray[Any]:
 def _nibbles(levels: Bytes) -> Bytes:
     """Levels [N, 32] → [N, 16]: value j in the low half of byte j, value j + 16 in the high
     half."""
-    return (levels[:, :16] & 15) | (levels[:, 16:] << 4)
+    return (levels[:, :16] & np.uint8(15)) | (levels[:, 16:] << np.uint8(4))
 
 
 def _fifth_bits(levels: Bytes) -> Bytes:

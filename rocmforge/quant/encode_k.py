@@ -118,8 +118,14 @@ def _half(values: Floats) -> Floats:
 def _better(a: _Packed, b: _Packed) -> _Packed:
     """Per super-block the encoding with the smaller error; `a` unless `b` is strictly better."""
     take_b = (b.error < a.error).reshape(-1, 1, 1)
-    chosen = [np.where(take_b, right, left) for left, right in zip(a[:5], b[:5], strict=True)]
-    return _Packed(*chosen, error=np.where(take_b.reshape(-1), b.error, a.error))
+    return _Packed(
+        d=np.where(take_b, b.d, a.d),
+        dmin=np.where(take_b, b.dmin, a.dmin),
+        scales=np.where(take_b, b.scales, a.scales),
+        minima=np.where(take_b, b.minima, a.minima),
+        levels=np.where(take_b, b.levels, a.levels),
+        error=np.minimum(a.error, b.error),
+    )
 
 
 def _squared_error(x: Floats, decoded: Floats) -> Floats:

@@ -14,13 +14,21 @@ import numpy as np
 import numpy.typing as npt
 
 from rocmforge.errors import InvalidTensorShape, UnsupportedModelFormat
+from rocmforge.quant.block_fields import Bytes, Floats, f16, f32, interleaved_nibbles, nibbles
 from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
+from rocmforge.quant.reference_iq import (
+    decode_iq1_m,
+    decode_iq1_s,
+    decode_iq2_s,
+    decode_iq2_xs,
+    decode_iq2_xxs,
+    decode_iq3_s,
+    decode_iq3_xxs,
+)
 
-Bytes = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 Buffer = bytes | bytearray | memoryview | Bytes
 
-# Nonlinear 4-bit values of IQ4_NL and IQ4_XS, and of MXFP4 (twice the E2M1 number).
+# Nonlinear 4-bit values of IQ4_NL and IQ4_XS, and of MXFP4 and NVFP4 (twice the E2M1 number).
 IQ4_VALUES = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
 )
@@ -49,20 +57,6 @@ def decode(type_: GGMLType, data: Buffer, n_values: int) -> Floats:
         return np.ascontiguousarray(decoder(blocks).reshape(-1), np.float32)
 
 
-def _f16(blocks: Bytes, start: int) -> Floats:
-    """The float16 at byte `start` of each block → float32 [N, 1]."""
-    return np.ascontiguousarray(blocks[:, start : start + 2]).view(np.float16).astype(np.float32)
-
-
-def _f32(blocks: Bytes, start: int) -> Floats:
-    return np.ascontiguousarray(blocks[:, start : start + 4]).view(np.float32)
-
-
-def _nibbles(packed: Bytes) -> npt.NDArray[np.uint8]:
-    """[N, B] bytes → [N, 2B]: all low halves, then all high halves."""
-    return np.concatenate([packed & 0xF, packed >> 4], axis=1)
-
-
 def _plain(dtype: str) -> Callable[[Bytes], Floats]:
     def decode_plain(blocks: Bytes) -> Floats:
         return np.ascontiguousarray(blocks).view(dtype).astype(np.float32)
@@ -77,60 +71,60 @@ def _bf16(blocks: Bytes) -> Floats:
 
 def _q4_0(blocks: Bytes) -> Floats:
     """f16 d, 16 bytes of nibbles (low halves first): d · (q - 8)."""
-    q = _nibbles(blocks[:, 2:]).astype(np.float32) - 8
-    return _f16(blocks, 0) * q
+    q = nibbles(blocks[:, 2:]).astype(np.float32) - 8
+    return f16(blocks, 0) * q
 
 
 def _q4_1(blocks: Bytes) -> Floats:
     """f16 d, f16 m, 16 bytes of nibbles: d · q + m."""
-    return _f16(blocks, 0) * _nibbles(blocks[:, 4:]).astype(np.float32) + _f16(blocks, 2)
+    return f16(blocks, 0) * nibbles(blocks[:, 4:]).astype(np.float32) + f16(blocks, 2)
 
 
 def _fifth_bits(blocks: Bytes, start: int) -> npt.NDArray[np.uint8]:
     """32 bits, one per value, as 0 or 16 → [N, 32]."""
     bits = np.unpackbits(blocks[:, start : start + 4], axis=1, bitorder="little")
-    return bits << 4
+    return bits << np.uint8(4)
 
 
 def _q5_0(blocks: Bytes) -> Floats:
     """f16 d, u32 fifth bits, 16 bytes of nibbles: d · (q - 16)."""
-    q = (_nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)).astype(np.float32) - 16
-    return _f16(blocks, 0) * q
+    q = (nibbles(blocks[:, 6:]) | _fifth_bits(blocks, 2)).astype(np.float32) - 16
+    return f16(blocks, 0) * q
 
 
 def _q5_1(blocks: Bytes) -> Floats:
     """f16 d, f16 m, u32 fifth bits, 16 bytes of nibbles: d · q + m."""
-    q = (_nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)).astype(np.float32)
-    return _f16(blocks, 0) * q + _f16(blocks, 2)
+    q = (nibbles(blocks[:, 8:]) | _fifth_bits(blocks, 4)).astype(np.float32)
+    return f16(blocks, 0) * q + f16(blocks, 2)
 
 
 def _q8_0(blocks: Bytes) -> Floats:
     """f16 d, 32 int8: d · q."""
-    return _f16(blocks, 0) * blocks[:, 2:].view(np.int8).astype(np.float32)
+    return f16(blocks, 0) * blocks[:, 2:].view(np.int8).astype(np.float32)
 
 
 def _q8_1(blocks: Bytes) -> Floats:
     """f16 d, f16 sum (not needed here), 32 int8: d · q."""
-    return _f16(blocks, 0) * blocks[:, 4:].view(np.int8).astype(np.float32)
+    return f16(blocks, 0) * blocks[:, 4:].view(np.int8).astype(np.float32)
 
 
 def _q8_k(blocks: Bytes) -> Floats:
     """f32 d, 256 int8, 16 int16 sums (not needed here): d · q."""
-    return _f32(blocks, 0) * blocks[:, 4:260].view(np.int8).astype(np.float32)
+    return f32(blocks, 0) * blocks[:, 4:260].view(np.int8).astype(np.float32)
 
 
 def _crumbs(packed: Bytes) -> npt.NDArray[np.uint8]:
     """[N, 64] bytes of 2-bit values → [N, 256]; each run of 32 bytes holds 4 runs of 32 values."""
     halves = packed.reshape(-1, 2, 1, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
-    return ((halves >> shifts) & 3).reshape(-1, 256)
+    return ((halves >> shifts) & np.uint8(3)).reshape(-1, 256)
 
 
 def _q2_k(blocks: Bytes) -> Floats:
     """16 bytes of 4-bit scale and min, 64 bytes of 2-bit values, f16 d, f16 dmin: d·s·q -
     dmin·m."""
-    scales = (blocks[:, :16] & 0xF).astype(np.float32) * _f16(blocks, 80)
-    mins = (blocks[:, :16] >> 4).astype(np.float32) * _f16(blocks, 82)
+    scales = (blocks[:, :16] & 0xF).astype(np.float32) * f16(blocks, 80)
+    mins = (blocks[:, :16] >> 4).astype(np.float32) * f16(blocks, 82)
     q = _crumbs(blocks[:, 16:80]).reshape(-1, 16, 16).astype(np.float32)
     return scales[:, :, None] * q - mins[:, :, None]
 
@@ -143,11 +137,11 @@ def _q3_k(blocks: Bytes) -> Floats:
     # A clear high bit takes 4 away.
     q = low - ((high.reshape(-1, 256) ^ 1) << 2).astype(np.int8)
     packed = blocks[:, 96:108]
-    nibbles = _nibbles(packed[:, :8])
+    lows = nibbles(packed[:, :8])
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 4, 1)
     tops = ((packed[:, 8:].reshape(-1, 1, 4) >> shifts) & 3).reshape(-1, 16)
-    scales = (nibbles | (tops << 4)).astype(np.int8) - 32
-    d = _f16(blocks, 108) * scales.astype(np.float32)
+    scales = (lows | (tops << 4)).astype(np.int8) - 32
+    d = f16(blocks, 108) * scales.astype(np.float32)
     return d[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
 
 
@@ -168,8 +162,8 @@ def _nibble_runs(packed: Bytes) -> npt.NDArray[np.uint8]:
 def _q4_k(blocks: Bytes) -> Floats:
     """f16 d, f16 dmin, 12 bytes of 6-bit scales and mins, 128 bytes of nibbles: d·s·q - dmin·m."""
     scales, mins = six_bit_scales(blocks[:, 4:16])
-    d = _f16(blocks, 0) * scales.astype(np.float32)
-    m = _f16(blocks, 2) * mins.astype(np.float32)
+    d = f16(blocks, 0) * scales.astype(np.float32)
+    m = f16(blocks, 2) * mins.astype(np.float32)
     q = _nibble_runs(blocks[:, 16:144]).astype(np.float32)
     return d[:, :, None] * q - m[:, :, None]
 
@@ -177,8 +171,8 @@ def _q4_k(blocks: Bytes) -> Floats:
 def _q5_k(blocks: Bytes) -> Floats:
     """Q4_K with 32 bytes of fifth bits (bit j of byte i: value i of run j) before the nibbles."""
     scales, mins = six_bit_scales(blocks[:, 4:16])
-    d = _f16(blocks, 0) * scales.astype(np.float32)
-    m = _f16(blocks, 2) * mins.astype(np.float32)
+    d = f16(blocks, 0) * scales.astype(np.float32)
+    m = f16(blocks, 2) * mins.astype(np.float32)
     shifts = np.arange(8, dtype=np.uint8).reshape(1, 8, 1)
     fifth = ((blocks[:, 16:48].reshape(-1, 1, 32) >> shifts) & 1) << 4
     q = (_nibble_runs(blocks[:, 48:176]) | fifth).astype(np.float32)
@@ -196,13 +190,13 @@ def _q6_k(blocks: Bytes) -> Floats:
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
     pairs = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & 3
     q = (nibbles | (pairs << 4)).astype(np.int8) - 32
-    d = _f16(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    d = f16(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
     return d[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
 
 
 def _iq4_nl(blocks: Bytes) -> Floats:
     """f16 d, 16 bytes of nibbles that index 16 unevenly spaced values."""
-    return _f16(blocks, 0) * IQ4_VALUES[_nibbles(blocks[:, 2:])]
+    return f16(blocks, 0) * np.take(IQ4_VALUES, nibbles(blocks[:, 2:]))
 
 
 def _iq4_xs(blocks: Bytes) -> Floats:
@@ -212,12 +206,11 @@ def _iq4_xs(blocks: Bytes) -> Floats:
     shifts = np.arange(0, 16, 2, dtype=np.uint16)
     tops = ((high >> shifts) & 3).astype(np.uint8)
     packed = blocks[:, 4:8]
-    lows = np.stack([packed & 0xF, packed >> 4], axis=2).reshape(-1, 8)
-    scales = (lows | (tops << 4)).astype(np.int8) - 32
-    d = _f16(blocks, 0) * scales.astype(np.float32)
+    scales = (interleaved_nibbles(packed) | (tops << 4)).astype(np.int8) - 32
+    d = f16(blocks, 0) * scales.astype(np.float32)
     runs = blocks[:, 8:136].reshape(-1, 8, 16)
     q = np.concatenate([runs & 0xF, runs >> 4], axis=2)
-    return d[:, :, None] * IQ4_VALUES[q]
+    return d[:, :, None] * np.take(IQ4_VALUES, q)
 
 
 def _trits(packed: Bytes, n_per_byte: int) -> npt.NDArray[np.int8]:
@@ -233,13 +226,13 @@ def _tq1_0(blocks: Bytes) -> Floats:
         [_trits(blocks[:, :32], 5), _trits(blocks[:, 32:48], 5), _trits(blocks[:, 48:52], 4)],
         axis=1,
     )
-    return _f16(blocks, 52) * q.astype(np.float32)
+    return f16(blocks, 52) * q.astype(np.float32)
 
 
 def _tq2_0(blocks: Bytes) -> Floats:
     """64 bytes of 2-bit digits, f16 d: d · (q - 1)."""
     q = _crumbs(blocks[:, :64]).astype(np.int8) - 1
-    return _f16(blocks, 64) * q.astype(np.float32)
+    return f16(blocks, 64) * q.astype(np.float32)
 
 
 def _mxfp4(blocks: Bytes) -> Floats:
@@ -247,7 +240,26 @@ def _mxfp4(blocks: Bytes) -> Floats:
     exponent = blocks[:, :1].astype(np.uint32)
     # 2^(e - 128): half the power, for the doubled table; e < 2 needs subnormals.
     bits = np.where(exponent < 2, np.uint32(0x00200000) << exponent, (exponent - 1) << 23)
-    return bits.astype(np.uint32).view(np.float32) * MXFP4_VALUES[_nibbles(blocks[:, 1:])]
+    return bits.astype(np.uint32).view(np.float32) * np.take(MXFP4_VALUES, nibbles(blocks[:, 1:]))
+
+
+def _nvfp4(blocks: Bytes) -> Floats:
+    """4 scales in E4M3 without sign, 4 runs of 8 bytes of nibbles in E2M1; table as for MXFP4."""
+    code = blocks[:, :4].astype(np.int32)
+    exponent, mantissa = (code >> 3) & 15, (code & 7).astype(np.float32)
+    # Half of the number, for the doubled table. Exponent 0 is subnormal; 0x7F is NaN, read as 0.
+    subnormal = mantissa * np.float32(2.0**-10)
+    normal = np.ldexp(np.float32(1) + mantissa / np.float32(8), exponent - 8)
+    scale = np.where(exponent == 0, subnormal, normal)
+    scale = np.where(code == 0x7F, np.float32(0), scale).astype(np.float32)
+    runs = blocks[:, 4:36].reshape(-1, 8)
+    return scale[:, :, None] * np.take(MXFP4_VALUES, nibbles(runs)).reshape(-1, 4, 16)
+
+
+def _q1_0(blocks: Bytes) -> Floats:
+    """f16 d, 128 bits, lowest first: a set bit is d, a clear one -d."""
+    bits = np.unpackbits(blocks[:, 2:], axis=1, bitorder="little").astype(np.float32)
+    return f16(blocks, 0) * (np.float32(2) * bits - np.float32(1))
 
 
 _DECODERS: dict[GGMLType, Callable[[Bytes], Floats]] = {
@@ -276,4 +288,13 @@ _DECODERS: dict[GGMLType, Callable[[Bytes], Floats]] = {
     GGMLType.TQ1_0: _tq1_0,
     GGMLType.TQ2_0: _tq2_0,
     GGMLType.MXFP4: _mxfp4,
+    GGMLType.NVFP4: _nvfp4,
+    GGMLType.Q1_0: _q1_0,
+    GGMLType.IQ1_S: decode_iq1_s,
+    GGMLType.IQ1_M: decode_iq1_m,
+    GGMLType.IQ2_XXS: decode_iq2_xxs,
+    GGMLType.IQ2_XS: decode_iq2_xs,
+    GGMLType.IQ2_S: decode_iq2_s,
+    GGMLType.IQ3_XXS: decode_iq3_xxs,
+    GGMLType.IQ3_S: decode_iq3_s,
 }
