@@ -93,9 +93,9 @@ class Delivery:
 
     # ------------------------------------------------------------------ when it died
 
-    def engine_died(self) -> tuple[RequestId, ...]:
+    def engine_died(self, max_batch_size: int) -> tuple[RequestId, ...]:
         """Tell everyone the dead engine was working for; their ids in arrival order."""
-        victims = self._journal.engine_died()
+        victims = self._journal.engine_died(max_batch_size)
         for entry in victims:
             entry.handle.put(Recovering(entry.n_restarts))
         return tuple(entry.request.request_id for entry in victims)

@@ -33,7 +33,8 @@ class JournalEntry:
 
     generated: sampled token ids per choice, in order. finished: choices that have ended, by the
     engine or by us. stopped: those of them that we ended. in_engine: the engine of now has it.
-    n_crashes: engine deaths since its last token while the engine had it. n_restarts: all of them.
+    n_crashes: engine deaths since its last token in which it may have been running. n_restarts: all
+    that it has lived through.
     """
 
     request: Request
@@ -140,12 +141,18 @@ class Journal:
         if len(self._recently_closed) > MAX_RECENTLY_CLOSED:
             self._recently_closed.popitem(last=False)
 
-    def engine_died(self) -> list[JournalEntry]:
-        """No entry is in an engine any more; those that were, in arrival order."""
+    def engine_died(self, max_batch_size: int) -> list[JournalEntry]:
+        """No entry is in an engine any more; those that were, in arrival order.
+
+        A death is counted against the requests that may have been running: the first that fill a
+        batch, since the engine takes them in order of arrival. The others only waited.
+        """
         self._recently_closed.clear()
         were_in = [entry for entry in self._live.values() if entry.in_engine]
+        n_sequences = 0
         for entry in were_in:
             entry.in_engine = False
-            entry.n_crashes += 1
             entry.n_restarts += 1
+            entry.n_crashes += n_sequences < max_batch_size
+            n_sequences += len(entry.generated) - len(entry.finished)
         return were_in

@@ -278,6 +278,7 @@ class Supervisor:
     def _report(self, ending: Ending, life: EngineLife | None) -> None:
         process = life.process if life else None
         code, signal_name = describe_exit(process.returncode if process else None)
+        batch = self._facts or self._start_message.config.scheduler
         report = CrashReport(
             cause=ending.cause,
             detail=ending.detail,
@@ -287,7 +288,7 @@ class Supervisor:
             phase=(process.page.phase if process else EnginePhase.starting).name,
             uptime_s=monotonic_s() - process.started_s if process else 0.0,
             n_tokens=self.delivery.n_tokens - self._n_tokens_before,
-            in_flight=self.delivery.engine_died(),
+            in_flight=self.delivery.engine_died(batch.max_batch_size),
             died_at_unix_s=unix_s(),
         )
         self._crashes.append(report)

@@ -83,8 +83,8 @@ def test_a_request_that_the_engine_ended_gets_nothing_more():
 def test_a_token_for_a_request_that_no_engine_has_is_a_violation():
     journal = Journal()
     entry = add(journal, request())
-    assert journal.engine_died() == [entry]
-    assert journal.engine_died() == []
+    assert journal.engine_died(32) == [entry]
+    assert journal.engine_died(32) == []
     with pytest.raises(ProtocolViolation):
         journal.record(TokenOutput("r", 0, 0, 5))
 
@@ -97,7 +97,7 @@ def test_ids_must_be_unique_while_anything_may_come_for_them():
     journal.close("r", by_engine=False)
     with pytest.raises(InvalidRequest, match="unique"):
         add(journal, request())
-    journal.engine_died()
+    journal.engine_died(32)
     add(journal, request())
     journal.close("r", by_engine=True)
     add(journal, request())
@@ -119,11 +119,20 @@ def test_deaths_are_counted_until_the_next_token():
     journal = Journal()
     entry = add(journal, request())
     for _ in range(3):
-        journal.engine_died()
+        journal.engine_died(32)
         entry.in_engine = True
     assert (entry.n_crashes, entry.n_restarts) == (3, 3)
     journal.record(TokenOutput("r", 0, 0, 5))
     assert (entry.n_crashes, entry.n_restarts) == (0, 3)
+
+
+def test_deaths_are_not_counted_against_requests_that_only_waited():
+    journal = Journal()
+    entries = [add(journal, request(name, n=2)) for name in "abcd"]
+    entries[0].finished.add(1)
+    assert journal.engine_died(4) == entries
+    assert [entry.n_crashes for entry in entries] == [1, 1, 1, 0]
+    assert [entry.n_restarts for entry in entries] == [1, 1, 1, 1]
 
 
 def test_a_request_may_arrive_with_tokens():

@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+import uvloop
 
 from rocmforge.config import EngineConfig, SupervisorConfig
 from rocmforge.errors import (
@@ -233,3 +235,18 @@ async def wait_for(condition, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+def test_it_works_under_uvloop_as_well(tmp_path):
+    """uvicorn runs the server in uvloop where that is installed."""
+
+    async def scenario() -> None:
+        asked = request(n=2)
+        async with scripted(tmp_path, {"after": 7, "how": "sigkill"}, {}) as client:
+            assert await read_all(client.submit(asked)) == undisturbed(asked)
+            assert client.status.restarts_by_cause == {CrashCause.killed: 1}
+            pid = client.status.pid
+        assert not Path(f"/proc/{pid}").exists()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
