@@ -91,7 +91,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Accept a request, or one that had begun before a restart.
 
-        Raises InvalidRequest, ContextLengthExceeded or QueueCapacityExceeded.
+        Raises InvalidRequest, ContextLengthExceeded, QueueCapacityExceeded or BatchSizeExceeded.
         """
         if request.request_id in self._live:
             raise InvalidRequest(f"request id {request.request_id!r} is in use", param="request_id")

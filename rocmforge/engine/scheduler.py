@@ -21,7 +21,7 @@ from rocmforge.config import SchedulerConfig
 from rocmforge.engine.batch import Batch, Chunk
 from rocmforge.engine.sequence import Sequence
 from rocmforge.engine.step_budget import StepBudget
-from rocmforge.errors import QueueCapacityExceeded
+from rocmforge.errors import BatchSizeExceeded, QueueCapacityExceeded
 from rocmforge.request import RequestState
 
 
@@ -49,12 +49,19 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def check_capacity(self, n_sequences: int) -> None:
-        """Raises QueueCapacityExceeded when that many more would wait behind a full queue.
+        """Raises QueueCapacityExceeded when that many more would wait behind a full queue, and
+        BatchSizeExceeded when they never fit.
 
         A free place in the batch counts as room: whoever takes it does not wait. So all that was
         accepted once is accepted again after a restart.
         """
         room = self._config.max_queue + self._config.max_batch_size
+        if n_sequences > room:
+            raise BatchSizeExceeded(
+                f"{n_sequences} choices were asked for, and at most {room} sequences run and wait "
+                "here; lower n, or raise scheduler.max_queue",
+                param="n",
+            )
         if len(self.waiting) + len(self.running) + n_sequences > room:
             raise QueueCapacityExceeded(
                 f"the queue is full: {len(self.waiting)} sequences wait "

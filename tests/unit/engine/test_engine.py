@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rocmforge.errors import (
+    BatchSizeExceeded,
     ContextLengthExceeded,
     InferenceFailed,
     InvalidRequest,
@@ -125,6 +126,14 @@ def test_the_queue_is_bounded():
     with pytest.raises(QueueCapacityExceeded):
         engine.submit(request("5", n=2))
     engine.submit(request("5"))
+    assert len(drain(engine).answers) == 5
+
+
+def test_more_choices_than_ever_fit():
+    engine, _ = hash_engine(batch=2, queue=3)
+    with pytest.raises(BatchSizeExceeded, match="lower n"):
+        engine.submit(request(n=6))
+    engine.submit(request(n=5))
     assert len(drain(engine).answers) == 5
 
 
