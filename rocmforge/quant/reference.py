@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from rocmforge.errors import InvalidTensorShape, UnsupportedModelFormat
+from rocmforge.errors import InvalidTensorShape
 from rocmforge.quant.block_fields import Bytes, Floats, f16, f32, interleaved_nibbles, nibbles
 from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
 from rocmforge.quant.reference_iq import (
@@ -28,18 +28,22 @@ from rocmforge.quant.reference_iq import (
 
 Buffer = bytes | bytearray | memoryview | Bytes
 
+# Bounds the working memory to a few MiB: the decoders make copies of what they work on.
+_VALUES_PER_PASS = 1 << 18
+
 # Nonlinear 4-bit values of IQ4_NL and IQ4_XS, and of MXFP4 and NVFP4 (twice the E2M1 number).
-IQ4_VALUES = np.array(
+IQ4_VALUES: Floats = np.array(
     [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32
 )
-MXFP4_VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
+MXFP4_VALUES: Floats = np.array(
+    [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32
+)
 
 
 def decode(type_: GGMLType, data: Buffer, n_values: int) -> Floats:
     """The first n_values of `data` (whole blocks of `type_`) → float32 [n_values].
 
-    Raises InvalidTensorShape when data is not exactly that long, UnsupportedModelFormat without a
-    decoder.
+    Raises InvalidTensorShape when data is not exactly that long.
     """
     raw = np.frombuffer(data, np.uint8)
     expected = row_bytes(type_, n_values)
@@ -47,14 +51,16 @@ def decode(type_: GGMLType, data: Buffer, n_values: int) -> Floats:
         raise InvalidTensorShape(
             f"{n_values} values of {type_.name} take {expected} bytes, got {raw.size}"
         )
-    decoder = _DECODERS.get(type_)
-    if decoder is None:
-        raise UnsupportedModelFormat(f"there is no decoder for the tensor type {type_.name}")
-    blocks = raw.reshape(-1, FORMATS[type_].block_bytes)
-    with np.errstate(
-        invalid="ignore", over="ignore"
-    ):  # random or hostile scales may be NaN or huge
-        return np.ascontiguousarray(decoder(blocks).reshape(-1), np.float32)
+    form = FORMATS[type_]
+    blocks = raw.reshape(-1, form.block_bytes)
+    values = np.empty((len(blocks), form.block_size), np.float32)
+    step = max(1, _VALUES_PER_PASS // form.block_size)
+    # Scales of damaged files may be NaN or infinite; so are the values then.
+    with np.errstate(invalid="ignore", over="ignore"):
+        for i in range(0, len(blocks), step):
+            part = blocks[i : i + step]
+            values[i : i + step] = _DECODERS[type_](part).reshape(len(part), -1)
+    return values.reshape(-1)
 
 
 def _plain(dtype: str) -> Callable[[Bytes], Floats]:
@@ -186,11 +192,11 @@ def _q6_k(blocks: Bytes) -> Floats:
     32.
     """
     low = blocks[:, :128].reshape(-1, 2, 64)
-    nibbles = np.concatenate([low & 0xF, low >> 4], axis=2).reshape(-1, 2, 4, 32)
+    low_bits: Bytes = np.concatenate([low & 0xF, low >> 4], axis=2).reshape(-1, 2, 4, 32)
     shifts = np.array([0, 2, 4, 6], np.uint8).reshape(1, 1, 4, 1)
     pairs = (blocks[:, 128:192].reshape(-1, 2, 1, 32) >> shifts) & 3
-    q = (nibbles | (pairs << 4)).astype(np.int8) - 32
-    d = f16(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
+    q = (low_bits | (pairs << 4)).astype(np.int8) - 32
+    d: Floats = f16(blocks, 208) * blocks[:, 192:208].view(np.int8).astype(np.float32)
     return d[:, :, None] * q.reshape(-1, 16, 16).astype(np.float32)
 
 
