@@ -37,8 +37,8 @@ bench: $(VENV)/.serve
 	$(BIN)/rocmforge bench $(MODEL) -p 256 -n 32 --batch 1,4,16
 
 sanitize: $(VENV)/.build
-	cmake -S . -B build/sanitize -G Ninja -DROCMFORGE_SANITIZE=ON
-	cmake --build build/sanitize
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/sanitize -G Ninja -DROCMFORGE_SANITIZE=ON
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake --build build/sanitize
 	build/sanitize/native_tests
 
 test-oracles: $(ORACLES)/.ready

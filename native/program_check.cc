@@ -49,7 +49,10 @@ void Program::check(const Step& step) const {
 }
 
 void Program::check_place(Place place, int64_t bytes_per_row, bool of_rows) const {
-  if (place == kLogits) return;
+  if (place == kLogits) {
+    require(of_rows && bytes_per_row == 4 * logits_width_, "the logits have another shape");
+    return;
+  }
   const int64_t rows = of_rows ? limits_.max_rows : limits_.max_tokens;
   require(place >= 0 && place + rows * bytes_per_row <= static_cast<int64_t>(arena_.bytes()),
           "a buffer lies outside the arena");
@@ -78,9 +81,9 @@ void Program::add(const Op& op) {
       }
       const bool is_float = layout.act == ActKind::Float;
       check_place(op.x, is_float ? 4 * op.width : quantized_row_bytes(layout.act, op.width), of_rows);
+      if (op.out == kLogits && logits_width_ == 0) logits_width_ = op.n_out;
       check_place(op.out, 4 * op.n_out, of_rows);
       if (op.bias != kNone) check_floats(op.bias, op.n_out);
-      if (op.out == kLogits) logits_width_ = op.n_out;
       break;
     }
     case OpKind::RmsNorm:
