@@ -1,13 +1,9 @@
 """The CPU backend: weights packed for the native core, and forwards recorded into its programs.
 
-    backend = CpuBackend(n_threads=2)
-    weights = backend.load_weights(sources)
-    program = backend.create_program(decoder.forward, kv, limits)
-    logits = program.run(step)              # no Python between the operations
-
-`CpuOps` records: every handle is a `Buffer`, and what it records is a list of native operations
-over buffers that have no place yet. `plan_places` then lays the buffers out in one arena, two
-sharing a place when they are never needed at once.
+backend = CpuBackend(n_threads=2)
+weights = backend.load_weights(sources)
+program = backend.create_program(decoder.forward, kv, limits)
+logits = program.run(step)              # no Python between the operations
 """
 
 from __future__ import annotations
@@ -15,16 +11,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from rocmforge import _native
+from rocmforge.backends.cpu_ops import CpuOps, aligned, plan_places
 from rocmforge.backends.ops import (
     KvGeometry,
-    RopeKind,
     StepInputs,
     StepLimits,
     TensorSource,
@@ -41,264 +36,8 @@ from rocmforge.quant.formats import GGMLType, row_bytes
 from rocmforge.quant.reference import decode
 
 KERNEL_TYPES: Final = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
-_FLOAT_TYPES: Final = ("F32", "F16", "BF16")
-_ALIGNMENT: Final = 64
 # Rows of a tensor without a kernel are decoded to F32 in pieces of about this many values.
 _DECODE_VALUES: Final = 1 << 22
-_Kind = _native.OpKind
-
-
-def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
-
-
-@dataclass(eq=False)
-class Buffer:
-    """A handle while recording: rows (T, or R when `of_rows`) of `width` floats, or of quantised
-    values when `row_bytes` says so. `first` … `last` are the operations that need it."""
-
-    width: int
-    of_rows: bool
-    row_bytes: int
-    first: int = -1
-    last: int = -1
-    is_logits: bool = False
-    quantized: dict[str, Buffer] = field(default_factory=dict)
-    """What it was quantised to, by the kind of blocks, since it was written last."""
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    kind: _native.OpKind
-    of_rows: bool
-    buffers: dict[str, Buffer]
-    numbers: dict[str, Any]
-
-
-class CpuOps:
-    """`Ops` that records. Operations are described in native/program.h."""
-
-    def __init__(self, offsets: Sequence[int]) -> None:
-        self._offsets = offsets
-        self._rope_tables: dict[tuple[bytes, float], Buffer] = {}
-        self.frequencies: list[list[float]] = []
-        self.operations: list[_Recorded] = []
-        self.buffers: list[Buffer] = []
-        self.logits: Buffer | None = None
-
-    def _buffer(self, width: int, of_rows: bool, n_bytes: int | None = None) -> Buffer:
-        buffer = Buffer(width, of_rows, 4 * width if n_bytes is None else n_bytes)
-        self.buffers.append(buffer)
-        return buffer
-
-    def _record(
-        self, kind: _native.OpKind, of_rows: bool, buffers: dict[str, Buffer], **numbers: Any
-    ) -> None:
-        index = len(self.operations)
-        for buffer in buffers.values():
-            buffer.first = index if buffer.first < 0 else buffer.first
-            buffer.last = index
-        self.operations.append(_Recorded(kind, of_rows, buffers, numbers))
-
-    def _record_in_place(
-        self, kind: _native.OpKind, x: Buffer, y: Buffer | None = None, **numbers: Any
-    ) -> Buffer:
-        if y is not None and (y.width, y.of_rows) != (x.width, x.of_rows):
-            raise InvalidTensorShape(f"a row of {y.width} meets one of {x.width}")
-        buffers = {"x": x} if y is None else {"x": x, "y": y}
-        self._record(kind, x.of_rows, buffers, width=x.width, **numbers)
-        x.quantized.clear()
-        return x
-
-    def embed(self, table: WeightRef) -> Buffer:
-        """See Ops."""
-        out = self._buffer(table.cols, of_rows=False)
-        self._record(
-            _Kind.Embed,
-            False,
-            {"out": out},
-            width=table.cols,
-            n_out=table.rows,
-            weight=self._offsets[table.index],
-            type=table.type_name,
-        )
-        return out
-
-    def rms_norm(self, x: Buffer, weight: WeightRef, eps: float) -> Buffer:
-        """See Ops."""
-        _check_width(x.width, weight)
-        out = self._buffer(x.width, x.of_rows)
-        offset = self._offsets[weight.index]
-        self._record(
-            _Kind.RmsNorm,
-            x.of_rows,
-            {"x": x, "out": out},
-            width=x.width,
-            weight=offset,
-            factor=eps,
-        )
-        return out
-
-    def head_rms_norm(self, x: Buffer, weight: WeightRef, eps: float, n_heads: int) -> Buffer:
-        """See Ops."""
-        _check_width(x.width // n_heads, weight)
-        return self._record_in_place(
-            _Kind.HeadNorm, x, n_heads=n_heads, weight=self._offsets[weight.index], factor=eps
-        )
-
-    def matmul(self, x: Buffer, weight: WeightRef, bias: WeightRef | None = None) -> Buffer:
-        """See Ops."""
-        _check_width(x.width, weight)
-        if bias is not None:
-            _check_width(weight.rows, bias)
-        out = self._buffer(weight.rows, x.of_rows)
-        self._record(
-            _Kind.Matmul,
-            x.of_rows,
-            {"x": self._as_input(x, weight.type_name), "out": out},
-            width=weight.cols,
-            n_out=weight.rows,
-            weight=self._offsets[weight.index],
-            bias=-1 if bias is None else self._offsets[bias.index],
-            type=weight.type_name,
-        )
-        return out
-
-    def _as_input(self, x: Buffer, type_name: str) -> Buffer:
-        """x itself, or its quantised copy, made once for all weights of a kind."""
-        if type_name in _FLOAT_TYPES:
-            return x
-        kind = "32" if type_name.endswith("_0") else "256"
-        if kind not in x.quantized:
-            n_bytes = _native.quantized_row_bytes(type_name, x.width)
-            x.quantized[kind] = self._buffer(x.width, x.of_rows, n_bytes)
-            buffers = {"x": x, "out": x.quantized[kind]}
-            self._record(_Kind.Quantize, x.of_rows, buffers, width=x.width, type=type_name)
-        return x.quantized[kind]
-
-    def add(self, x: Buffer, y: Buffer) -> Buffer:
-        """See Ops."""
-        return self._record_in_place(_Kind.Add, x, y)
-
-    def rope(
-        self,
-        x: Buffer,
-        n_heads: int,
-        head_dim: int,
-        rope_dim: int,
-        kind: RopeKind,
-        inv_freq: npt.NDArray[np.float32],
-        magnitude: float,
-    ) -> Buffer:
-        """See Ops."""
-        tables = self._tables(inv_freq, magnitude, rope_dim)
-        self._record(
-            _Kind.Rope,
-            False,
-            {"x": x, "y": tables},
-            width=x.width,
-            n_heads=n_heads,
-            head_dim=head_dim,
-            rope_dim=rope_dim,
-            neox=kind == "neox",
-        )
-        x.quantized.clear()
-        return x
-
-    def _tables(self, inv_freq: npt.NDArray[np.float32], magnitude: float, rope_dim: int) -> Buffer:
-        """Cosines and sines of the step's positions, computed once for all layers."""
-        key = (inv_freq.tobytes(), magnitude)
-        if key not in self._rope_tables:
-            self._rope_tables[key] = self._buffer(rope_dim, of_rows=False)
-            self.frequencies.append([float(f) for f in inv_freq])
-            self._record(
-                _Kind.RopeTables,
-                False,
-                {"out": self._rope_tables[key]},
-                width=rope_dim,
-                rope_dim=rope_dim,
-                table=len(self.frequencies) - 1,
-                factor=magnitude,
-            )
-        return self._rope_tables[key]
-
-    def kv_append(self, layer: int, k: Buffer, v: Buffer) -> None:
-        """See Ops."""
-        self._record(_Kind.KvAppend, False, {"x": k, "y": v}, width=k.width, layer=layer)
-
-    def attention(self, layer: int, q: Buffer, n_heads: int, scale: float, window: int) -> Buffer:
-        """See Ops."""
-        out = self._buffer(q.width, of_rows=False)
-        self._record(
-            _Kind.Attention,
-            False,
-            {"x": q, "out": out},
-            width=q.width,
-            layer=layer,
-            n_heads=n_heads,
-            window=window,
-            factor=scale,
-        )
-        return out
-
-    def swiglu(self, gate: Buffer, up: Buffer) -> Buffer:
-        """See Ops."""
-        return self._record_in_place(_Kind.Swiglu, gate, up)
-
-    def scale(self, x: Buffer, factor: float) -> Buffer:
-        """See Ops."""
-        return self._record_in_place(_Kind.Scale, x, factor=factor)
-
-    def select_rows(self, x: Buffer) -> Buffer:
-        """See Ops."""
-        out = self._buffer(x.width, of_rows=True)
-        self._record(_Kind.SelectRows, True, {"x": x, "out": out}, width=x.width)
-        return out
-
-    def output(self, x: Buffer) -> None:
-        """See Ops."""
-        if not x.of_rows:
-            raise InferenceFailed("the logits are not of selected rows: call select_rows first")
-        x.is_logits = True
-        self.logits = x
-
-
-def _check_width(width: int, weight: WeightRef) -> None:
-    if width != weight.cols:
-        raise InvalidTensorShape(
-            f"{weight.name} takes rows of {weight.cols} values, the model has {width}"
-        )
-
-
-def plan_places(buffers: Sequence[Buffer], limits: StepLimits) -> tuple[dict[int, int], int]:
-    """id(buffer) → offset in the arena, and the arena's bytes, for the largest step.
-
-    First fit, largest first: two buffers overlap in memory only when their lives do not.
-    """
-    sizes = {
-        id(b): _aligned(b.row_bytes * (limits.max_rows if b.of_rows else limits.max_tokens))
-        for b in buffers
-    }
-    places: dict[int, int] = {}
-    placed: list[Buffer] = []
-    for buffer in sorted(buffers, key=lambda b: -sizes[id(b)]):
-        if buffer.is_logits:
-            places[id(buffer)] = _native.LOGITS
-            continue
-        rivals = sorted(
-            (places[id(other)], sizes[id(other)])
-            for other in placed
-            if other.first <= buffer.last and buffer.first <= other.last
-        )
-        offset = 0
-        for start, size in rivals:
-            if offset + sizes[id(buffer)] <= start:
-                break
-            offset = max(offset, start + size)
-        places[id(buffer)] = offset
-        placed.append(buffer)
-    total = max((places[id(b)] + sizes[id(b)] for b in placed), default=0)
-    return places, total
 
 
 class CpuProgram:
@@ -387,7 +126,7 @@ class CpuBackend:
             refs[tensor.name] = WeightRef(len(self._offsets), tensor.name, rows, cols, type_name)
             self._offsets.append(total)
             size = 4 * cols if is_vector else _native.matrix_bytes(type_name, rows, cols)
-            total += _aligned(size)
+            total += aligned(size)
         return refs, total
 
     def _load(self, weights: _native.Weights, tensor: TensorSource, ref: WeightRef) -> None:

@@ -15,8 +15,7 @@ Numerics every implementation keeps (so that a token never depends on what else 
     with a float scale, 256 for the K formats), products inside a block are summed as integers
     (exact), the float sum over blocks goes in ascending order with one accumulator per output,
     without fused multiply-add;
-  * float weights: 8 lanes, lane j takes the elements k ≡ j (mod 8) in ascending order, then
-    ((0+4)+(2+6))+((1+5)+(3+7)); multiply, then add;
+  * float weights: columns in ascending order with one accumulator per output; multiply, then add;
   * attention walks the keys in splits of ATTENTION_SPLIT absolute positions, combined in ascending
     order, and reads keys and values as the cache stores them, those of its own chunk too.
 """

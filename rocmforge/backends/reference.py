@@ -28,21 +28,22 @@ from rocmforge.quant.formats import GGMLType
 from rocmforge.quant.reference import decode
 
 Floats = npt.NDArray[np.float32]
+Wide = npt.NDArray[np.float64]
 _Q8_BLOCK = {"Q8_0": 32, "Q4_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256}
 
 
-def quantize_activations(x: Floats, block: int) -> npt.NDArray[np.float64]:
+def quantize_activations(x: Floats, block: int) -> Wide:
     """x [T, E] rounded to int8 with one float32 scale per `block` values, as float64 again.
 
-    scale = max|x| / 127; values round half away from zero. A block of zeros stays zero.
+    scale = max|x| / 127; values round half to even. A block of zeros stays zero.
     """
     rows = x.reshape(x.shape[0], -1, block)
     peak = np.abs(rows).max(axis=2, keepdims=True)
     scale = (peak / np.float32(127)).astype(np.float32)
     inverse = np.where(peak > 0, np.float32(127) / np.where(peak > 0, peak, 1), 0)
     scaled = (rows * inverse.astype(np.float32)).astype(np.float32)
-    q = np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))
-    return (q * scale.astype(np.float64)).reshape(x.shape)
+    quantized: Wide = np.rint(scaled) * scale.astype(np.float64)
+    return quantized.reshape(x.shape)
 
 
 class ReferenceOps:
@@ -65,7 +66,8 @@ class ReferenceOps:
         """See Ops."""
         wide = x.astype(np.float64)
         scale = 1.0 / np.sqrt((wide * wide).mean(axis=-1, keepdims=True) + eps)
-        return (wide * scale * self._backend.matrix(weight)[0]).astype(np.float32)
+        normed: Wide = wide * scale * self._backend.matrix(weight)[0]
+        return normed.astype(np.float32)
 
     def head_rms_norm(self, x: Floats, weight: WeightRef, eps: float, n_heads: int) -> Floats:
         """See Ops."""
@@ -179,7 +181,8 @@ class _KvCache:
     ) -> npt.NDArray[np.int64]:
         """Where each position of a sequence is stored."""
         size = self.kv.block_tokens
-        return table[positions // size].astype(np.int64) * size + positions % size
+        slots: npt.NDArray[np.int64] = table[positions // size].astype(np.int64) * size
+        return slots + positions % size
 
     def store(self, layer: int, slots: npt.NDArray[np.int64], k: Floats, v: Floats) -> None:
         for part, rows in ((0, k), (1, v)):

@@ -13,7 +13,7 @@ HARD_FILE_LINES = 500
 P90_FUNCTION_LINES = 35
 MAX_FUNCTION_LINES = 80
 # Above the soft limit, each with its reason. Nothing may pass the hard one.
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {"rocmforge/errors.py": "the whole taxonomy reads as one table"}
 
 
 def source_files() -> list[str]:

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rocmforge.backends.cpu import CpuBackend
 
+from rocmforge.backends.cpu import CpuBackend
 from tests.support.gguf_files import write_tiny_model
 from tests.support.tiny_engine import (
     N_VOCAB,

@@ -130,7 +130,7 @@ def test_loads_tells_how_far_it_is_and_serves():
 
 @pytest.mark.parametrize(
     ("content", "names"),
-    [(None, {"IoError", "ModelLoadFailed"}), (b"GGUF nonsense" * 10, {"InvalidModelFile"})],
+    [(None, {"IoError", "ModelLoadFailed"}), (b"no model at all" * 10, {"InvalidModelFile"})],
 )
 def test_a_model_that_cannot_be_loaded_is_reported_and_the_process_leaves(tmp_path, content, names):
     path = tmp_path / "model.gguf"

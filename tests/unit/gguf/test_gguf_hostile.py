@@ -48,7 +48,7 @@ class TestHugeNumbers:
         entry = raw.entry("k", ValueKind.STRING, struct.pack("<Q", value) + bytes(100))
         refused(tmp_path, raw.gguf([entry]), rf"metadata key 'k' needs {value} bytes")
 
-    @pytest.mark.parametrize("kind", [k for k in ValueKind])
+    @pytest.mark.parametrize("kind", list(ValueKind))
     def test_array_count(self, tmp_path, value, kind):
         entry = raw.entry("k", ValueKind.ARRAY, raw.array(kind, value, bytes(100)))
         refused(tmp_path, raw.gguf([entry]), f"item count of metadata key 'k' {value}")
