@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
 from rocmforge.engine.memory import cache_blocks, sequence_length
 from rocmforge.engine.step_plan import EngineLimits, StepPlan
+from rocmforge.gguf.metadata import Metadata
 from rocmforge.models.loading import LoadedModel
 from rocmforge.wire.protocol import EngineFacts
 
@@ -48,7 +50,7 @@ class Runner:
             kv_type=config.cache.kv_type,
         )
         n_blocks = cache_blocks(config, n_ctx, self.kv.block_bytes)
-        self.kv = KvGeometry(**{**vars(self.kv), "n_blocks": n_blocks})
+        self.kv = replace(self.kv, n_blocks=n_blocks)
         self.limits = EngineLimits(
             n_vocab=spec.n_vocab,
             n_ctx=min(n_ctx, n_blocks * size),
@@ -68,9 +70,29 @@ class Runner:
             op_counter,
         )
 
+    @property
+    def metadata(self) -> Metadata:
+        """Of the model file."""
+        return self._model.metadata
+
     def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
         """Run one step → logits float32 [R, V], valid until the next call."""
         return self._program.run(plan)
+
+    def new_program(self, n_blocks: int, *, max_tokens: int) -> Program:
+        """Another program over the same weights, for one sequence with `n_blocks` blocks of its
+        own and the logits of all its tokens; the caller closes it, before this runner.
+        """
+        return self._backend.create_program(
+            self._model.forward,
+            replace(self.kv, n_blocks=n_blocks),
+            StepLimits(
+                max_tokens=max_tokens,
+                max_sequences=1,
+                max_rows=max_tokens,
+                max_blocks_per_sequence=n_blocks,
+            ),
+        )
 
     def warm_up(self) -> tuple[int, float]:
         """Run one chunk on empty blocks, so that the first request finds everything in place; (its

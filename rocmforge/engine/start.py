@@ -39,6 +39,21 @@ def start_engine(
     RocmForgeError that says what is wrong with the model, the configuration or the device.
     """
     start_s = monotonic_s()
+    runner = load_runner(config, progress=progress, op_counter=op_counter)
+    engine = warm_engine(runner, config, check_invariants=check_invariants)
+    facts = runner.facts(monotonic_s() - start_s)
+    progress("warm", 100.0)
+    _log.info("engine_ready", **{name: getattr(facts, name) for name in facts.__struct_fields__})
+    return engine, facts
+
+
+def load_runner(
+    config: EngineConfig,
+    *,
+    progress: Callable[[str, float], None] = _silent,
+    op_counter: memoryview | None = None,
+) -> Runner:
+    """Choose a backend, load the model and size the cache; see start_engine."""
     progress("read", 0.0)
     backend, reason = choose(config.device, config.isa, config.n_threads)
     _log.info("backend_chosen", backend=backend.name, isa=backend.isa, reason=reason)
@@ -53,16 +68,17 @@ def start_engine(
     progress("plan", _PACK_PERCENT)
     runner = Runner(backend, model, config, op_counter)
     progress("warm", _PLAN_PERCENT)
+    return runner
+
+
+def warm_engine(runner: Runner, config: EngineConfig, *, check_invariants: bool = False) -> Engine:
+    """An engine on a runner that has been warmed up."""
     budget = StepBudget(config.scheduler.max_step_tokens, config.scheduler.max_step_ms)
     budget.observe(*runner.warm_up())
-    facts = runner.facts(monotonic_s() - start_s)
-    progress("warm", 100.0)
-    engine = Engine(
+    return Engine(
         runner,
         Sampler(runner.limits.n_vocab),
         config,
         budget=budget,
         check_invariants=check_invariants,
     )
-    _log.info("engine_ready", **{name: getattr(facts, name) for name in facts.__struct_fields__})
-    return engine, facts

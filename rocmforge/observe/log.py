@@ -67,6 +67,24 @@ def configure_logging(config: LogConfig) -> None:
     )
 
 
+def log_to_host() -> None:
+    """For a library in somebody else's process: events go to the standard loggers of their
+    modules, whose level and handlers are the host's. Changes nothing that was configured before.
+    """
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            hide_text,
+            structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of one module; usable before `configure_logging`."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

@@ -32,7 +32,9 @@ ALLOWED = {
     "sampling": LEAVES | {"_native"},
     "engine": LEAVES | {"wire", "cache", "sampling", "models", "backends", "_native"},
     # In process, without a server: the Python API puts text and engine together.
-    "api": LEAVES | {"text", "cache", "sampling", "models", "backends", "engine"},
+    # wire: the engine's outputs are its structs. model_source: it finds models as the CLI does.
+    "api": LEAVES
+    | {"wire", "text", "cache", "sampling", "models", "backends", "engine", "model_source"},
     "rocmforge": {"api", "request", "errors"},
 }
 SERVER_SIDE = {"server", "text", "supervisor"}
