@@ -1,0 +1,96 @@
+"""What is refused before any work is done, and how a prompt becomes token ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from rocmforge.errors import (
+    ContextLengthExceeded,
+    EngineNotInitialized,
+    EngineRecovering,
+    InvalidRequest,
+    ModelLoading,
+    QueueCapacityExceeded,
+)
+from rocmforge.server.state import ServerState
+from rocmforge.supervisor.client import EngineState
+
+# Below this, tokenizing costs less than handing the text to a thread.
+_INLINE_CHARS = 2000
+
+
+def check_open(state: ServerState) -> None:
+    """Refuse what the engine would refuse anyway, before templates and tokens are computed.
+
+    Raises ModelLoading, EngineRecovering, EngineNotInitialized or QueueCapacityExceeded.
+    """
+    status = state.client.status
+    if state.is_draining or status.state is EngineState.stopped:
+        raise EngineNotInitialized("the server is stopping; send the request to another one")
+    if status.state is EngineState.failed:
+        why = status.last_error.message if status.last_error else "see the log"
+        raise EngineNotInitialized(f"no model is loaded: {why}")
+    if status.state is EngineState.circuit_open:
+        seconds = status.circuit_closes_in_s or 0.0
+        raise EngineRecovering(f"the engine keeps failing; the next attempt is in {seconds:.0f} s")
+    if status.facts is None:
+        phase = f" ({status.load_phase})" if status.load_phase else ""
+        raise ModelLoading(f"the model is being loaded: {status.load_percent:.0f} %{phase}")
+    if state.registry.n_live >= state.config.max_live_requests:
+        raise QueueCapacityExceeded(
+            f"{state.config.max_live_requests} requests are live already; try again later"
+        )
+
+
+def drain_s(state: ServerState) -> float | None:
+    """Seconds until a request has probably ended; None when nothing is known about it."""
+    rate = state.registry.ends_per_second()
+    return None if rate is None else 1.0 / rate
+
+
+async def encode(
+    state: ServerState, text: str, *, parse_special: bool, param: str
+) -> tuple[int, ...]:
+    """The token ids of a prompt that fits.
+
+    Raises ContextLengthExceeded, for a text that cannot fit without tokenizing it, or
+    InvalidRequest for one that has no tokens.
+    """
+    tokenizer = state.model.tokenizer
+    least = tokenizer.min_token_count(text)
+    if least >= state.n_ctx:
+        raise _too_long(least, state.n_ctx, param, at_least=True)
+    if len(text) <= _INLINE_CHARS:
+        ids = tokenizer.encode(text, parse_special=parse_special)
+    else:
+        ids = await asyncio.to_thread(tokenizer.encode, text, parse_special=parse_special)
+    return check_prompt(state, ids, param)
+
+
+def check_prompt(state: ServerState, ids: Sequence[int], param: str) -> tuple[int, ...]:
+    """Token ids that leave room for at least one more.
+
+    Raises ContextLengthExceeded, or InvalidRequest for none at all and for ids outside the
+    vocabulary.
+    """
+    if not ids:
+        raise InvalidRequest("the prompt is empty: it has no tokens", param=param)
+    n_vocab = state.model.tokenizer.n_vocab
+    if not all(0 <= token_id < n_vocab for token_id in ids):
+        raise InvalidRequest(f"token ids must be between 0 and {n_vocab - 1}", param=param)
+    if len(ids) >= state.n_ctx:
+        raise _too_long(len(ids), state.n_ctx, param)
+    return tuple(ids)
+
+
+def _too_long(
+    n_tokens: int, n_ctx: int, param: str, *, at_least: bool = False
+) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"context_length_exceeded: the prompt has {'at least ' if at_least else ''}{n_tokens} "
+        f"tokens, and this model's context holds {n_ctx} with the answer; shorten the prompt",
+        n_prompt_tokens=n_tokens,
+        n_ctx=n_ctx,
+        param=param,
+    )

@@ -1,0 +1,38 @@
+"""From the bytes of a request to a JSON object, within limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from rocmforge.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
+from rocmforge.server.state import state_of
+
+
+async def read_object(request: Request) -> dict[str, Any]:
+    """The JSON object in the body.
+
+    Raises RequestTooLarge, before the rest is read; UnsupportedMediaType when a content type is
+    given and is not JSON; InvalidRequest for what is no JSON object.
+    """
+    kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise UnsupportedMediaType(f"the body must be application/json, not {kind[:80]}")
+    limit = state_of(request).config.max_body_bytes
+    chunks, n_bytes = [], 0
+    async for chunk in request.stream():
+        n_bytes += len(chunk)
+        if n_bytes > limit:
+            raise RequestTooLarge(f"the body is longer than {limit} bytes")
+        chunks.append(chunk)
+    try:
+        body = msgspec.json.decode(b"".join(chunks))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from error
+    except RecursionError:
+        raise InvalidRequest("the body is nested too deeply") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return body

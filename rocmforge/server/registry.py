@@ -1,0 +1,108 @@
+"""What is known about each request: those that run, and the last ones that have ended."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from rocmforge.clock import monotonic_s, unix_s
+from rocmforge.errors import RequestNotFound, RocmForgeError
+from rocmforge.request import FinishReason, RequestState
+from rocmforge.supervisor.client import RequestHandle
+
+N_ENDED: Final = 1000
+_RATE_WINDOW_S: Final = 60.0
+
+
+@dataclass
+class RequestRecord:
+    """One request as /status shows it; times are Unix seconds."""
+
+    request_id: str
+    route: str
+    n_choices: int
+    n_prompt_tokens: int
+    created_s: float = field(default_factory=unix_s)
+    ended_s: float | None = None
+    state: RequestState = RequestState.Pending
+    n_tokens: int = 0
+    n_restarts: int = 0
+    finish_reasons: dict[int, FinishReason] = field(default_factory=dict)
+    texts: dict[int, list[str]] = field(default_factory=dict)
+    error: RocmForgeError | None = None
+    handle: RequestHandle | None = None
+
+    def text(self, choice: int = 0) -> str:
+        """What the choice has said so far."""
+        return "".join(self.texts.get(choice, []))
+
+    def as_fields(self) -> dict[str, Any]:
+        """The body of GET /status/{id}."""
+        reasons = [self.finish_reasons.get(i) for i in range(self.n_choices)]
+        return {
+            "request_id": self.request_id,
+            "status": str(self.state),
+            "route": self.route,
+            "created": self.created_s,
+            "ended": self.ended_s,
+            "prompt_tokens": self.n_prompt_tokens,
+            "tokens_generated": self.n_tokens,
+            "engine_restarts": self.n_restarts,
+            "finished": self.ended_s is not None,
+            "finish_reason": reasons[0] if self.n_choices == 1 else reasons,
+            "text": self.text()
+            if self.n_choices == 1
+            else [self.text(i) for i in range(len(reasons))],
+            "error": self.error.message if self.error else None,
+        }
+
+
+class RequestRegistry:
+    """Records by id. Ended ones are kept up to `n_ended`, oldest dropped first."""
+
+    def __init__(self, n_ended: int = N_ENDED) -> None:
+        self._n_ended = n_ended
+        self._live: dict[str, RequestRecord] = {}
+        self._ended: OrderedDict[str, RequestRecord] = OrderedDict()
+        self._end_times: deque[float] = deque(maxlen=n_ended)
+
+    def add(self, record: RequestRecord) -> None:
+        """Keep a request that was just accepted."""
+        self._ended.pop(record.request_id, None)
+        self._live[record.request_id] = record
+
+    def end(self, record: RequestRecord, state: RequestState) -> None:
+        """Note how a request ended."""
+        record.state, record.ended_s, record.handle = state, unix_s(), None
+        self._live.pop(record.request_id, None)
+        self._ended[record.request_id] = record
+        self._end_times.append(monotonic_s())
+        if len(self._ended) > self._n_ended:
+            self._ended.popitem(last=False)
+
+    def get(self, request_id: str) -> RequestRecord:
+        """Raises RequestNotFound."""
+        record = self._live.get(request_id) or self._ended.get(request_id)
+        if record is None:
+            raise RequestNotFound(
+                f"no request {request_id[:80]!r} is running or among the last {self._n_ended}"
+            )
+        return record
+
+    def is_live(self, request_id: str) -> bool:
+        """True while a request with this id runs."""
+        return request_id in self._live
+
+    @property
+    def n_live(self) -> int:
+        """Requests that have not ended."""
+        return len(self._live)
+
+    def ends_per_second(self) -> float | None:
+        """How fast requests ended during the last minute; None when too few did to say."""
+        since = monotonic_s() - _RATE_WINDOW_S
+        recent = [end_s for end_s in self._end_times if end_s >= since]
+        if len(recent) < 2:
+            return None
+        return len(recent) / max(1.0, monotonic_s() - recent[0])
