@@ -181,8 +181,9 @@ class _KvCache:
     ) -> npt.NDArray[np.int64]:
         """Where each position of a sequence is stored."""
         size = self.kv.block_tokens
-        slots: npt.NDArray[np.int64] = table[positions // size].astype(np.int64) * size
-        return slots + positions % size
+        starts = table[positions // size].astype(np.int64) * size
+        slots: npt.NDArray[np.int64] = starts + positions % size
+        return slots
 
     def store(self, layer: int, slots: npt.NDArray[np.int64], k: Floats, v: Floats) -> None:
         for part, rows in ((0, k), (1, v)):

@@ -5,7 +5,8 @@ Both processes call `configure_logging` once and then log events with fields:
     log = get_logger(__name__)
     log.info("engine_ready", pid=pid, load_s=2.1)
 
-Lines of one request carry its id: bound with `request_log_context`, or given as `request_id`.
+Lines of one request carry its id as `request_id`; in the server also that of the HTTP request, bound
+with `http_log_context`.
 Prompts and answers are never logged: tracebacks are written without local variables, and should a
 field with such a name be given all the same, its length is written in place of its value.
 """
@@ -92,9 +93,10 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 @contextmanager
-def request_log_context(request_id: str) -> Iterator[None]:
-    """Put `request_id` into every line that is logged inside, tasks started inside included."""
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+def http_log_context(http_request_id: str) -> Iterator[None]:
+    """Put the `x-request-id` of a request into every line that is logged inside, tasks started
+    inside included."""
+    with structlog.contextvars.bound_contextvars(http_request_id=http_request_id):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -130,14 +131,8 @@ async def _answer(
     shape: Format,
 ) -> Response:
     state = state_of(request)
-    several = Several(
-        [
-            lambda r=one: Generation(
-                state, r, route=shape.route, continuation=shape.is_continuation
-            )
-            for one in requests
-        ]
-    )
+    start = partial(Generation, state, route=shape.route, continuation=shape.is_continuation)
+    several = Several([partial(start, one) for one in requests])
     if not is_stream:
         try:
             return await unless_client_leaves(request, _whole(several, shape))

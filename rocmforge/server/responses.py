@@ -20,6 +20,8 @@ from rocmforge.errors import (
 )
 
 MAX_RETRY_AFTER_S: Final = 120
+# What nginx calls it; nobody reads it but metrics.
+CLIENT_LEFT_STATUS: Final = 499
 _STATUS: Final = {
     ErrorCategory.User: 400,
     ErrorCategory.Model: 400,
@@ -45,7 +47,7 @@ def status_of(error: RocmForgeError) -> int:
 
 
 def code_of(error: RocmForgeError) -> str:
-    """The OpenAI `code`: that of the class; a full queue and a lost device are the server's load."""
+    """The OpenAI `code`: the class's own, but for a full queue and a lost device."""
     if isinstance(error, QueueCapacityExceeded):
         return "server_overloaded"
     if isinstance(error, BackendError):

@@ -1,5 +1,5 @@
-"""Request bodies. Unknown fields are accepted, known ones that ask for more than we have are refused
-(unsupported.py), wrong types are a 400 that names the field."""
+"""Request bodies. Unknown fields are accepted, known ones that ask for more than we have are
+refused (unsupported.py), wrong types are a 400 that names the field."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StreamOptions(Body):
 
 
 class SamplingBody(Body):
-    """Sampling fields by the names that OpenAI, llama.cpp and vLLM give them; null is the default."""
+    """Sampling fields by the names of OpenAI, llama.cpp and vLLM; null is the default."""
 
     model: str | None = None
     max_tokens: int | None = None
@@ -118,12 +118,12 @@ class CompletionBody(SamplingBody):
         if not self.prompt:
             raise InvalidRequest("the prompt is empty", param="prompt")
         if isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]  # one prompt of token ids
-        return list(self.prompt)  # type: ignore[arg-type]  # several of either kind
+            return [self.prompt]  # one prompt of token ids
+        return list(self.prompt)  # several of either kind
 
 
 class GenerateBody(SamplingBody):
-    """POST /generate and /generate/stream; top_k 0 and top_p 1 mean off, temperature 0 is greedy."""
+    """POST /generate and /generate/stream; top_k 0 and top_p 1 are off, temperature 0 is greedy."""
 
     prompt: str = Field(min_length=1)
     max_tokens: int | None = 100
@@ -149,7 +149,8 @@ class TokenizeBody(Body):
 
     def text(self) -> str:
         """llama.cpp calls it content, vLLM prompt."""
-        if (text := _first(self.content, self.prompt)) is None:
+        text = self.prompt if self.content is None else self.content
+        if text is None:
             raise InvalidRequest("content is missing", param="content")
         return text
 

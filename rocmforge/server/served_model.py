@@ -87,7 +87,7 @@ class ServedModel:
             metadata = file.metadata
             self.facts = {
                 "architecture": metadata.str_("general.architecture", None),
-                "name": metadata.str_("general.name", None),
+                "title": metadata.str_("general.name", None),
                 "n_parameters": sum(_n_values(info.shape) for info in file.tensors.values()),
                 "file": self.path.name,
                 "file_bytes": sum(path.stat().st_size for path in file.shard_paths),
