@@ -230,9 +230,10 @@ def load_settings(
     *,
     config_file: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Merge, weakest first: defaults, the TOML file, the environment, `overrides` (the command
-    line).
+    """Merge, weakest first: `defaults` (a command's own), the TOML file, the environment,
+    `overrides` (the command line).
 
     `overrides` is a nested mapping like the file's; None values in it are skipped. The file is
     `config_file`, else ROCMFORGE_CONFIG, else none. Raises InvalidConfiguration naming an unknown
@@ -241,7 +242,9 @@ def load_settings(
     env = dict(os.environ if environment is None else environment)
     named = env.pop(ENV_PREFIX + "CONFIG", None)
     path = config_file or (Path(named) if named else None)
-    merged: dict[str, Any] = _read_toml(path) if path else {}
+    merged: dict[str, Any] = {}
+    _merge(merged, defaults or {})
+    _merge(merged, _read_toml(path) if path else {})
     _merge(merged, _from_environment(env))
     _merge(merged, overrides or {})
     return _build(Settings, merged, "")

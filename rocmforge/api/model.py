@@ -20,13 +20,16 @@ from rocmforge.api.session import EngineSession
 from rocmforge.api.stream import GenerationStream, run_batch
 from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig, load_settings
+from rocmforge.engine.engine import Engine
 from rocmforge.engine.intake import check_request
-from rocmforge.engine.start import load_runner, warm_engine
+from rocmforge.engine.runner import Runner
+from rocmforge.engine.start import load_runner, warm_up
 from rocmforge.errors import ContextLengthExceeded, InvalidRequest, RocmForgeError
 from rocmforge.gguf.reader import GGUFFile
 from rocmforge.model_source import resolve_model
 from rocmforge.observe.log import log_to_host
 from rocmforge.request import Request, SamplingParams
+from rocmforge.sampling.sampler import Sampler
 from rocmforge.text.tokenizer import Tokenizer
 from rocmforge.wire.protocol import EngineFacts
 
@@ -86,7 +89,7 @@ class Model:
         start_s = monotonic_s()
         self._runner = load_runner(config)
         self._text = ModelText(self._runner.metadata)
-        self._session = EngineSession(warm_engine(self._runner, config))
+        self._session = _session(self._runner, config)
         self._logits = LogitsProgram(self._runner)
         self._facts = self._runner.facts(monotonic_s() - start_s)
 
@@ -244,9 +247,7 @@ class Model:
             return
         self._is_closed = True
         if self._session is not None:
-            with self._session.turn():
-                self._logits.close()
-            self._session.close()
+            self._session.close(self._logits.close, self._runner.close)
 
     def __enter__(self) -> Self:
         return self
@@ -299,6 +300,15 @@ class Model:
             self._text.detokenizer(params.stop, continuation=continuation) for _ in range(params.n)
         ]
         return GenerationStream(session, session.submit(request, detokenizers))
+
+
+def _session(runner: Runner, config: EngineConfig) -> EngineSession:
+    budget = warm_up(runner, config)
+
+    def make_engine() -> Engine:
+        return Engine(runner, Sampler(runner.limits.n_vocab), config, budget=budget)
+
+    return EngineSession(make_engine)
 
 
 def _plain_ids(token_ids: Iterable[int]) -> list[int]:

@@ -74,6 +74,11 @@ class ModelText:
         Raises InvalidRequest when there is no template or it refuses the messages.
         """
         tokenizer = self.tokenizer
+        if not self.templates:
+            raise InvalidRequest(
+                "this model has no chat template: continue a text instead (generate)",
+                param="messages",
+            )
         name = template_name(self.templates, has_tools=bool(tools))
         if name not in self._compiled:
             self._compiled[name] = ChatTemplate(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from threading import Lock
@@ -22,7 +22,7 @@ from rocmforge.api.generation import (
     usage_of,
 )
 from rocmforge.engine.engine import Engine
-from rocmforge.errors import InternalError, InvalidRequest, RocmForgeError
+from rocmforge.errors import GenerationFailed, InternalError, InvalidRequest, RocmForgeError
 from rocmforge.request import Request, RequestId, SamplingParams
 from rocmforge.text.detokenizer import Detokenizer
 from rocmforge.wire.protocol import StepOutput, TokenOutput
@@ -64,10 +64,14 @@ class LiveGeneration:
 
 
 class EngineSession:
-    """The engine of one model. Threads take turns; a step is never shared."""
+    """The engine of one model. Threads take turns; a step is never shared.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    make_engine: an empty engine, for the start and for after an interruption.
+    """
+
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self._make_engine = make_engine
+        self._engine = make_engine()
         self._live: dict[RequestId, LiveGeneration] = {}
         self._abandoned: deque[RequestId] = deque()
         self._ids = count()
@@ -117,13 +121,13 @@ class EngineSession:
         """
         self._abandoned.append(live.request.request_id)
 
-    def close(self) -> None:
-        """Free the engine. Does nothing the second time."""
-        with self._lock:
-            if not self.is_closed:
-                self.is_closed = True
-                self._live.clear()
-                self._engine.close()
+    def close(self, *free: Callable[[], None]) -> None:
+        """Take nothing more, and free what the engine stands on."""
+        with self.turn():
+            self.is_closed = True
+            self._live.clear()
+            for action in free:
+                action()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -133,7 +137,19 @@ class EngineSession:
         with self._lock:
             if self.is_closed:
                 raise InvalidRequest("this model is closed; load it again")
-            yield
+            try:
+                yield
+            except BaseException as error:
+                # Ctrl-C comes in the midst of anything; a step that fails has committed nothing.
+                if not isinstance(error, Exception):
+                    self._start_over()
+                raise
+
+    def _start_over(self) -> None:
+        for live in self._live.values():
+            live.fail(GenerationFailed("the generation was interrupted; run it again"))
+        self._live.clear()
+        self._engine = self._make_engine()
 
     def _drop_abandoned(self) -> None:
         while self._abandoned:

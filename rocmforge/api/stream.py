@@ -24,18 +24,29 @@ class GenerationStream(Iterator[GenerationDelta]):
     def __next__(self) -> GenerationDelta:
         """The next token's delta. Raises what the generation fails with."""
         while not self._is_closed:
-            # Read first: what ends a generation is put down before it is marked as ended.
+            # Asked first: what ends a generation is put down before it is marked as ended.
             has_ended = self._live.has_ended
-            if self._live.unread:
-                return self._live.unread.popleft()
-            if not has_ended:
-                self._session.step(self._live)
-            elif self._live.error is not None:
-                self._is_closed = True
-                raise self._live.error
-            else:
+            delta = self.poll()
+            if delta is not None:
+                return delta
+            if has_ended:
                 break
         raise StopIteration
+
+    def poll(self) -> GenerationDelta | None:
+        """The next delta, after one step of the engine at most; None when there is none yet, or
+        none any more (see has_ended). Raises what the generation fails with.
+        """
+        if self._is_closed:
+            return None
+        if not self._live.unread and not self._live.has_ended:
+            self._session.step(self._live)
+        if self._live.unread:
+            return self._live.unread.popleft()
+        if self._live.error is not None:
+            self._is_closed = True
+            raise self._live.error
+        return None
 
     def result(self) -> GenerationResult:
         """All of the generation, once it has been read to its end.
@@ -53,8 +64,8 @@ class GenerationStream(Iterator[GenerationDelta]):
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more will be generated; deltas may still be unread."""
-        return self._live.has_ended
+        """Whether nothing more will be generated; `poll` may still have deltas."""
+        return self._is_closed or self._live.has_ended
 
     def close(self) -> None:
         """Read no more; what is left is cancelled."""

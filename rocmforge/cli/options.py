@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rocmforge.config import EngineConfig, Settings, load_settings
+from rocmforge.errors import InvalidConfiguration
 from rocmforge.model_source import resolve_model
-from rocmforge.request import SamplingParams
+
+if TYPE_CHECKING:
+    from rocmforge.api import Model
 
 ModelArgument = Annotated[
     str | None,
@@ -44,11 +47,25 @@ SeedOption = Annotated[
 StopOption = Annotated[list[str] | None, typer.Option("--stop", help="Stop at this text.")]
 
 
+# What people want of a conversation: some variety, and none of the least likely words.
+CHAT_TEMPERATURE = 0.7
+CHAT_MIN_P = 0.05
+SystemOption = Annotated[str | None, typer.Option("--system", help="A system message.")]
+
+
 def settings_of(
-    config: Path | None, *, engine: dict[str, Any] | None = None, **sections: Any
+    config: Path | None,
+    *,
+    engine: dict[str, Any] | None = None,
+    defaults: dict[str, Any] | None = None,
+    **sections: Any,
 ) -> Settings:
-    """Settings of a command; None values leave what the file and the environment say."""
-    return load_settings({"engine": engine or {}, **sections}, config_file=config)
+    """Settings of a command; None values leave what the file and the environment say.
+    `defaults`: the command's own, weaker than both.
+    """
+    return load_settings(
+        {"engine": engine or {}, **sections}, config_file=config, defaults=defaults
+    )
 
 
 def model_path(name: str | None, settings: Settings) -> Path:
@@ -63,23 +80,59 @@ def engine_config(path: Path, settings: Settings) -> EngineConfig:
     return replace(settings.engine, model_path=str(path))
 
 
-def sampling(
+def open_model(
+    name: str | None,
+    config: Path | None,
     *,
-    max_tokens: int | None,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    min_p: float,
-    seed: int | None,
-    stop: list[str] | None = None,
-) -> SamplingParams:
-    """Sampling options as parameters; raises the errors of SamplingParams."""
-    return SamplingParams(
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        seed=seed,
-        stop=tuple(stop or ()),
+    device: str | None,
+    isa: str | None,
+    threads: int | None,
+    ctx: int | None,
+    kv_type: str | None,
+    max_batch_size: int | None = None,
+) -> Model:
+    """The model of a command that runs it here; warnings and errors are logged, on stderr.
+
+    `max_batch_size`: what the command needs, unless the settings say more or less.
+    """
+    from rocmforge.api import Model
+    from rocmforge.observe.log import configure_logging
+
+    settings = settings_of(
+        config,
+        engine={
+            "device": device,
+            "isa": isa,
+            "n_threads": threads,
+            "max_sequence_length": ctx,
+            "cache": {"kv_type": kv_type},
+        },
+        defaults={
+            "engine": {"scheduler": {"max_batch_size": max_batch_size}},
+            "log": {"level": "warning"},
+        },
     )
+    configure_logging(settings.log)
+    return Model(model_path(name, settings), settings.engine)
+
+
+def split_model(words: list[str]) -> tuple[str | None, str]:
+    """[MODEL] PROMPT as given: one word is the prompt, for the default model.
+
+    Raises InvalidConfiguration for any other number of words than one or two.
+    """
+    match words:
+        case [prompt]:
+            return None, prompt
+        case [model, prompt]:
+            return model, prompt
+    raise InvalidConfiguration(
+        f"give [MODEL] PROMPT, not {len(words)} words; a prompt of several words goes in quotes"
+    )
+
+
+def messages(system: str | None, *user: str) -> list[object]:
+    """Chat messages: a system message, if any, and what the user says."""
+    head = [] if system is None else [("system", system)]
+    pairs = [*head, *(("user", text) for text in user)]
+    return [{"role": role, "content": content} for role, content in pairs]

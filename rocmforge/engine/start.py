@@ -40,7 +40,13 @@ def start_engine(
     """
     start_s = monotonic_s()
     runner = load_runner(config, progress=progress, op_counter=op_counter)
-    engine = warm_engine(runner, config, check_invariants=check_invariants)
+    engine = Engine(
+        runner,
+        Sampler(runner.limits.n_vocab),
+        config,
+        budget=warm_up(runner, config),
+        check_invariants=check_invariants,
+    )
     facts = runner.facts(monotonic_s() - start_s)
     progress("warm", 100.0)
     _log.info("engine_ready", **{name: getattr(facts, name) for name in facts.__struct_fields__})
@@ -71,14 +77,8 @@ def load_runner(
     return runner
 
 
-def warm_engine(runner: Runner, config: EngineConfig, *, check_invariants: bool = False) -> Engine:
-    """An engine on a runner that has been warmed up."""
+def warm_up(runner: Runner, config: EngineConfig) -> StepBudget:
+    """Run a runner for the first time; the step budget that knows how fast it is."""
     budget = StepBudget(config.scheduler.max_step_tokens, config.scheduler.max_step_ms)
     budget.observe(*runner.warm_up())
-    return Engine(
-        runner,
-        Sampler(runner.limits.n_vocab),
-        config,
-        budget=budget,
-        check_invariants=check_invariants,
-    )
+    return budget
