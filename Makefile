@@ -72,7 +72,8 @@ $(VENV)/.dev: $(VENV)/.build pyproject.toml $(NATIVE)
 
 $(ORACLES)/.ready: pyproject.toml $(NATIVE)
 	$(PYTHON) -m venv $(ORACLES)
-	$(ORACLES)/bin/pip install -q ".[dev,oracles]"
+	$(ORACLES)/bin/pip install -q "scikit-build-core>=0.11" "nanobind>=2.4" cmake ninja
+	$(ORACLES)/bin/pip install -q --no-build-isolation -Cbuild-dir=build/oracles -e ".[dev,oracles]"
 	touch $@
 
 $(ORACLES)/.llama: $(ORACLES)/.ready

@@ -5,8 +5,8 @@ Both processes call `configure_logging` once and then log events with fields:
     log = get_logger(__name__)
     log.info("engine_ready", pid=pid, load_s=2.1)
 
-Lines of one request carry its id as `request_id`; in the server also that of the HTTP request, bound
-with `http_log_context`.
+Lines of one request carry its id as `request_id`; in the server also that of the HTTP request,
+bound with `http_log_context`.
 Prompts and answers are never logged: tracebacks are written without local variables, and should a
 field with such a name be given all the same, its length is written in place of its value.
 """

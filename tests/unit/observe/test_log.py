@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from rocmforge.config import LogConfig
-from rocmforge.observe.log import configure_logging, get_logger, request_log_context
+from rocmforge.observe.log import configure_logging, get_logger, http_log_context
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +61,15 @@ async def test_the_request_id_is_in_every_line_of_its_tasks_only(capsys):
     configure_logging(LogConfig(format="json"))
 
     async def work(name: str) -> None:
-        with request_log_context(name):
+        with http_log_context(name):
             await asyncio.sleep(0)
             get_logger("x").info("working", name=name)
 
     await asyncio.gather(work("a"), work("b"))
     get_logger("x").info("outside")
     *inside, outside = lines(capsys)
-    assert sorted((line["name"], line["request_id"]) for line in inside) == [("a", "a"), ("b", "b")]
-    assert "request_id" not in outside
+    assert sorted((line["name"], line["http_request_id"]) for line in inside) == [("a", "a"), ("b", "b")]
+    assert "http_request_id" not in outside
 
 
 @pytest.mark.parametrize("log_format", ["json", "human"])
