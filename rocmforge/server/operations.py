@@ -81,10 +81,11 @@ def health_body(state: ServerState) -> dict[str, Any]:
         word = "degraded"
     else:
         word = "unhealthy"
+    n_pages = status.facts.n_blocks if status.facts is not None else 0
     pages = {
         "used": stats.blocks_used,
-        "total": stats.blocks_total,
-        "free": stats.blocks_total - stats.blocks_used,
+        "total": n_pages,
+        "free": n_pages - stats.blocks_used,
     }
     return {
         "status": word,
@@ -174,7 +175,7 @@ class EngineReader:
                 "tokens_per_second": stats.last_step_tokens / step_s if step_s > 0 else 0.0,
                 "cache_pages_used": stats.blocks_used,
                 "cache_pages_cached": stats.blocks_cached,
-                "cache_pages_total": stats.blocks_total,
+                "cache_pages_total": facts.n_blocks if facts is not None else 0,
                 "last_step_seconds": step_s,
             },
             counters={
