@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from rocmforge.cli import options as o
-from rocmforge.cli.terminal import write_stream
+from rocmforge.cli.terminal import Interrupt, ctrl_c_stops, write_stream
 from rocmforge.errors import RocmForgeError
 from rocmforge.request import SamplingParams
 
@@ -58,7 +58,9 @@ def chat_command(
         kv_type=kv_type,
         max_batch_size=1,
     ) as loaded:
-        Conversation(loaded, params, system).run()
+        conversation = Conversation(loaded, params, system)
+        with ctrl_c_stops() as interrupt:
+            conversation.run(interrupt)
 
 
 class Conversation:
@@ -71,7 +73,7 @@ class Conversation:
         self._messages: list[object] = []
         self._is_interactive = sys.stdin.isatty()
 
-    def run(self) -> None:
+    def run(self, interrupt: Interrupt) -> None:
         """Until Ctrl-D, /exit or the end of the input.
 
         Raises the errors of Model.stream_chat when the input is a pipe; a person is told, and goes
@@ -85,17 +87,20 @@ class Conversation:
         self._reset()
         # A model that cannot chat is refused before the first line is typed.
         self._model.chat_prompt(o.messages(self._system, "hello"))
-        while (line := self._read_line()) is not None and line != "/exit":
+        while (line := self._read_line(interrupt)) is not None and line != "/exit":
             if line.startswith("/"):
                 self._obey(line)
             elif line:
-                self._answer(line)
+                self._answer(line, interrupt)
 
-    def _read_line(self) -> str | None:
+    def _read_line(self, interrupt: Interrupt) -> str | None:
         """The next line without blanks around it; None at the end."""
         while True:
             try:
-                return input("> " if self._is_interactive else "").strip()
+                interrupt.raises = True
+                line = input("> " if self._is_interactive else "").strip()
+                interrupt.raises = interrupt.is_set = False
+                return line
             except KeyboardInterrupt:
                 typer.echo("\nCtrl-D leaves.", err=True)
             except EOFError:
@@ -118,15 +123,18 @@ class Conversation:
     def _reset(self) -> None:
         self._messages = [] if self._system is None else o.messages(self._system)
 
-    def _answer(self, line: str) -> None:
+    def _answer(self, line: str, interrupt: Interrupt) -> None:
         question = {"role": "user", "content": line}
+        messages = [*self._messages, question]
         try:
-            stream = self._model.stream_chat([*self._messages, question], self._params)
-            # What was said before Ctrl-C is part of the conversation.
-            text, _ = write_stream(stream)
+            text, is_cut = write_stream(
+                lambda: self._model.stream_chat(messages, self._params), interrupt
+            )
         except RocmForgeError as error:
             if not self._is_interactive:
                 raise
             typer.echo(f"error: {error.message} (/reset begins anew)", err=True)
             return
-        self._messages += [question, {"role": "assistant", "content": text}]
+        # What was said before Ctrl-C is part of the conversation.
+        if text or not is_cut:
+            self._messages = [*messages, {"role": "assistant", "content": text}]

@@ -10,7 +10,7 @@ import typer
 
 from rocmforge.cli import options as o
 from rocmforge.cli.run import INTERRUPTED
-from rocmforge.cli.terminal import read_prompt, read_text, write, write_stream
+from rocmforge.cli.terminal import ctrl_c_stops, read_prompt, read_text, write, write_stream
 from rocmforge.errors import InvalidConfiguration, InvalidRequest
 from rocmforge.request import SamplingParams
 
@@ -92,7 +92,8 @@ def generate_command(
         name, config, device=device, isa=isa, threads=threads, ctx=ctx, kv_type=kv_type
     ) as model:
         if len(prompts) == choices == 1 and not as_json:
-            _, is_cut = write_stream(model.stream(prompts[0], params))
+            with ctrl_c_stops() as interrupt:
+                _, is_cut = write_stream(lambda: model.stream(prompts[0], params), interrupt)
             if is_cut:
                 raise typer.Exit(INTERRUPTED)
             return

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from rocmforge.cli import options as o
-from rocmforge.cli.terminal import read_prompt, write_stream
+from rocmforge.cli.terminal import ctrl_c_stops, read_prompt, write_stream
 from rocmforge.request import SamplingParams
 
 INTERRUPTED = 130
@@ -49,20 +49,23 @@ def run_command(
         stop=tuple(stop or ()),
     )
     prompt = read_prompt(prompt)
-    with o.open_model(
-        name,
-        config,
-        device=device,
-        isa=isa,
-        threads=threads,
-        ctx=ctx,
-        kv_type=kv_type,
-        max_batch_size=1,
-    ) as model:
+    with (
+        o.open_model(
+            name,
+            config,
+            device=device,
+            isa=isa,
+            threads=threads,
+            ctx=ctx,
+            kv_type=kv_type,
+            max_batch_size=1,
+        ) as model,
+        ctrl_c_stops() as interrupt,
+    ):
         if system is not None or model.has_chat_template:
-            stream = model.stream_chat(o.messages(system, prompt), params)
+            messages = o.messages(system, prompt)
+            _, is_cut = write_stream(lambda: model.stream_chat(messages, params), interrupt)
         else:
-            stream = model.stream(prompt, params)
-        _, is_cut = write_stream(stream)
+            _, is_cut = write_stream(lambda: model.stream(prompt, params), interrupt)
     if is_cut:
         raise typer.Exit(INTERRUPTED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -48,35 +48,40 @@ def read_text(name: str) -> str:
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """What Ctrl-C does: it sets a flag, once, or is KeyboardInterrupt while `raises`."""
 
-    is_set = False
+    def __init__(self) -> None:
+        self.is_set = False
+        self.raises = False
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """The signal handler. Raises KeyboardInterrupt when nobody has looked at the flag since
+        the last Ctrl-C.
+        """
+        if self.raises or self.is_set:
+            raise KeyboardInterrupt
+        self.is_set = True
 
 
 @contextmanager
 def ctrl_c_stops() -> Iterator[Interrupt]:
-    """Inside, the first Ctrl-C only sets a flag, between two steps of the engine; the next ones
-    are KeyboardInterrupt as ever.
+    """Inside, the first Ctrl-C only sets a flag, to be looked at between two steps of the
+    engine.
     """
     interrupt = Interrupt()
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        interrupt.is_set = True
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, note)
+    previous = signal.signal(signal.SIGINT, interrupt.note)
     try:
         yield interrupt
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
-def write_stream(stream: GenerationStream) -> tuple[str, bool]:
-    """Print an answer while it grows, with a line break at its end; its text, and whether Ctrl-C
-    cut it.
+def write_stream(start: Callable[[], GenerationStream], interrupt: Interrupt) -> tuple[str, bool]:
+    """Start an answer and print it while it grows, with a line break at its end; its text, and
+    whether Ctrl-C cut it.
     """
     parts: list[str] = []
-    with ctrl_c_stops() as interrupt, stream:
+    with start() as stream:
         while not interrupt.is_set:
             has_ended = stream.has_ended
             delta = stream.poll()
