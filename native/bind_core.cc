@@ -122,11 +122,11 @@ std::shared_ptr<Program> make_program(std::shared_ptr<Weights> weights,
                                       int n_layers, int n_kv_heads, int head_dim, int64_t n_blocks,
                                       int block_tokens, bool is_f16, int64_t max_tokens,
                                       int64_t max_sequences, int64_t max_rows, int64_t max_blocks,
-                                      size_t arena_bytes) {
+                                      int64_t logits_width, size_t arena_bytes) {
   // Half a vector of a head would need masks in the inner loops; no family has such heads.
   if (head_dim % 8 != 0) throw std::invalid_argument("head_dim is not a multiple of 8");
   if (n_layers < 1 || n_kv_heads < 1 || head_dim < 1 || n_blocks < 1 || block_tokens < 1 ||
-      max_tokens < 1 || max_sequences < 1 || max_rows < 0)
+      max_tokens < 1 || max_sequences < 1 || max_rows < 0 || logits_width < 1)
     throw std::invalid_argument("a size of the program is not positive");
   KvShape kv;
   kv.n_layers = n_layers;
@@ -136,7 +136,7 @@ std::shared_ptr<Program> make_program(std::shared_ptr<Weights> weights,
   kv.block_tokens = block_tokens;
   kv.is_f16 = is_f16;
   return std::make_shared<Program>(std::move(weights), std::move(pool), kernels_by_name(isa), kv,
-                                   Limits{max_tokens, max_sequences, max_rows, max_blocks},
+                                   Limits{max_tokens, max_sequences, max_rows, max_blocks, logits_width},
                                    arena_bytes);
 }
 
@@ -183,7 +183,7 @@ void bind_core(nb::module_& m) {
            nb::kw_only(), nb::arg("n_layers"), nb::arg("n_kv_heads"), nb::arg("head_dim"),
            nb::arg("n_blocks"), nb::arg("block_tokens"), nb::arg("is_f16"), nb::arg("max_tokens"),
            nb::arg("max_sequences"), nb::arg("max_rows"), nb::arg("max_blocks"),
-           nb::arg("arena_bytes"))
+           nb::arg("logits_width"), nb::arg("arena_bytes"))
       .def("add_frequencies", &Program::add_frequencies)
       .def(
           "add",

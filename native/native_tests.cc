@@ -182,7 +182,7 @@ struct LittleModel {
                 v = place(kTokens * kKvHeads * kDim * 4), tables = place(kTokens * kDim * 4),
                 mixed = place(kTokens * kHeads * kDim * 4), added = place(kTokens * kWidth * 4),
                 rows = place(kRows * kWidth * 4), packed_rows = place(kRows * q_bytes);
-    auto p = std::make_unique<Program>(weights, pool, k, kv, Limits{kTokens, kSequences, kRows, 5},
+    auto p = std::make_unique<Program>(weights, pool, k, kv, Limits{kTokens, kSequences, kRows, 5, kVocab},
                                        static_cast<size_t>(end));
     p->add_frequencies(std::vector<float>(kDim / 2, 0.1f));
     const bool quantized = act != ActKind::Float;

@@ -41,6 +41,7 @@ struct Limits {
   int64_t max_sequences = 0;
   int64_t max_rows = 0;
   int64_t max_blocks = 0;  // per sequence
+  int64_t logits_width = 0;
 };
 
 // Arrays of engine/step_plan.py, int32, contiguous.
@@ -100,7 +101,7 @@ class Program {
   void check(const Step& step) const;
   // Runs all operations; logits [R, V]. `counter` grows by one per operation.
   void run(const Step& step, float* logits, int64_t* counter);
-  int64_t logits_width() const { return logits_width_; }
+  int64_t logits_width() const { return limits_.logits_width; }
 
  private:
   struct Run;
@@ -121,7 +122,6 @@ class Program {
   std::vector<std::vector<float>> frequencies_;
   std::vector<int32_t> sequence_of_;  // [max_tokens]
   std::vector<float> scratch_;        // one attention task per thread
-  int64_t logits_width_ = 0;
 };
 
 }  // namespace rocmforge

@@ -40,6 +40,9 @@ void Program::check(const Step& step) const {
   require(step.query_start[step.n_sequences] == step.n_tokens, "query_start does not end with T");
   for (int64_t s = 0; s < step.n_sequences; ++s) check_sequence(step, s, kv_);
   check_ids(step.logits_rows, step.n_rows, step.n_tokens, "logits_rows holds a row outside the step");
+  for (int64_t r = 1; r < step.n_rows; ++r) {
+    require(step.logits_rows[r - 1] < step.logits_rows[r], "logits_rows is not ascending");
+  }
   check_ids(step.block_copies, 2 * step.n_copies, kv_.n_blocks,
             "block_copies holds a block id outside the cache");
   for (const Op& op : ops_) {
@@ -50,7 +53,7 @@ void Program::check(const Step& step) const {
 
 void Program::check_place(Place place, int64_t bytes_per_row, bool of_rows) const {
   if (place == kLogits) {
-    require(of_rows && bytes_per_row == 4 * logits_width_, "the logits have another shape");
+    require(of_rows && bytes_per_row == 4 * limits_.logits_width, "the logits have another shape");
     return;
   }
   const int64_t rows = of_rows ? limits_.max_rows : limits_.max_tokens;
@@ -81,7 +84,6 @@ void Program::add(const Op& op) {
       }
       const bool is_float = layout.act == ActKind::Float;
       check_place(op.x, is_float ? 4 * op.width : quantized_row_bytes(layout.act, op.width), of_rows);
-      if (op.out == kLogits && logits_width_ == 0) logits_width_ = op.n_out;
       check_place(op.out, 4 * op.n_out, of_rows);
       if (op.bias != kNone) check_floats(op.bias, op.n_out);
       break;

@@ -59,6 +59,7 @@ class Program:
         max_sequences: int,
         max_rows: int,
         max_blocks: int,
+        logits_width: int,
         arena_bytes: int,
     ) -> None: ...
     def add_frequencies(self, inv_freq: list[float]) -> int: ...

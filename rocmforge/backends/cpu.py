@@ -173,11 +173,17 @@ class CpuBackend:
         forward(ops)
         if ops.logits is None:
             raise InferenceFailed("the model's forward marked no output")
-        native = self._build(ops, self._weights, kv, limits)
-        return CpuProgram(native, ops.logits.width, limits.max_rows, op_counter)
+        n_vocab = ops.logits.width
+        native = self._build(ops, n_vocab, self._weights, kv, limits)
+        return CpuProgram(native, n_vocab, limits.max_rows, op_counter)
 
     def _build(
-        self, ops: CpuOps, weights: _native.Weights, kv: KvGeometry, limits: StepLimits
+        self,
+        ops: CpuOps,
+        n_vocab: int,
+        weights: _native.Weights,
+        kv: KvGeometry,
+        limits: StepLimits,
     ) -> _native.Program:
         places, arena_bytes = plan_places(ops.buffers, limits)
         try:
@@ -195,6 +201,7 @@ class CpuBackend:
                 max_sequences=limits.max_sequences,
                 max_rows=limits.max_rows,
                 max_blocks=limits.max_blocks_per_sequence,
+                logits_width=n_vocab,
                 arena_bytes=arena_bytes,
             )
             for frequencies in ops.frequencies:

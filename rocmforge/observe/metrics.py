@@ -45,7 +45,7 @@ class Metrics:
 
     def __init__(self, read_engine: Callable[[], EngineReading]) -> None:
         # A time stamp beside every series triples what a scrape costs and tells nothing.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no hint here
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(read_engine))
         self._started = self._counter("requests_started", "Requests accepted")
