@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -71,6 +72,8 @@ def _shown(value: Any) -> Any:
         return f"{value[:_SHOWN_CHARS]}… ({len(value)} characters)" if cut else value
     if isinstance(value, bool | int | float):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     items = [_shown(value[i]) for i in range(min(len(value), _SHOWN_ITEMS))]
     if len(value) <= _SHOWN_ITEMS:
         return items

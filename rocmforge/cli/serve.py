@@ -59,4 +59,4 @@ def serve_command(
     )
     configure_logging(settings.log)
     path = o.model_path(model, settings)
-    raise typer.Exit(serve(o.engine_config(path, settings), settings.server))
+    raise typer.Exit(serve(o.engine_config(path, settings), settings.server, settings.log))
