@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-pytest.importorskip("tokenizers")
-
 from tokenizers import Tokenizer
 
 from training import tokenizer as bpe
