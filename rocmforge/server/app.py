@@ -50,7 +50,7 @@ def create_state(
         log_config=log_config,
         command=command,
     )
-    metrics = Metrics(operations.EngineReader(client))
+    metrics = Metrics(operations.EngineReader(client, config))
     model = ServedModel(engine_config.model_path, config)
     return ServerState(engine_config, config, client, model, metrics)
 

@@ -104,6 +104,7 @@ class Generation:
         )
         self.cached_tokens = 0
         self._start_s = monotonic_s()
+        self._queue_wait_s = 0.0
         self._first_s: float | None = None
         self._last_s = self._start_s
         state.registry.add(self.record)
@@ -161,6 +162,7 @@ class Generation:
     def _started(self, event: RequestStarted) -> None:
         if self.record.state is RequestState.Pending:
             self.cached_tokens = event.cached_tokens
+            self._queue_wait_s = event.queue_wait_s
             self._state.metrics.queue_wait(event.queue_wait_s)
         self.record.state = RequestState.Processing
 
@@ -202,12 +204,16 @@ class Generation:
             return
         self._state.registry.end(self.record, state)
         now_s = monotonic_s()
-        first_s = self._first_s if self._first_s is not None else now_s
+        prefill_s = decode_s = None
+        if self._first_s is not None:
+            # Two clocks in two processes: the difference of two short times may be below zero.
+            prefill_s = max(0.0, self._first_s - self._start_s - self._queue_wait_s)
+            decode_s = now_s - self._first_s
         self._state.metrics.request_ended(
             str(state),
             total_s=now_s - self._start_s,
-            prefill_s=first_s - self._start_s,
-            decode_s=now_s - first_s,
+            prefill_s=prefill_s,
+            decode_s=decode_s,
         )
         _log.info(
             "request_ended",

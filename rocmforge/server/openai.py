@@ -17,7 +17,7 @@ from rocmforge.request import MAX_CHOICES, Request, RequestId, SamplingParams
 from rocmforge.server import admission
 from rocmforge.server.body import read_object
 from rocmforge.server.generation import Generation
-from rocmforge.server.openai_format import ChatFormat, CompletionFormat, Format, usage_fields
+from rocmforge.server.openai_format import AnswerFormat, ChatFormat, CompletionFormat, usage_fields
 from rocmforge.server.responses import json_response, openai_body
 from rocmforge.server.schemas import ChatBody, CompletionBody, parse
 from rocmforge.server.several import Several
@@ -128,7 +128,7 @@ async def _answer(
     is_stream: bool | None,
     with_usage: bool,
     requests: list[Request],
-    shape: Format,
+    shape: AnswerFormat,
 ) -> Response:
     state = state_of(request)
     start = partial(Generation, state, route=shape.route, continuation=shape.is_continuation)
@@ -146,14 +146,14 @@ async def _answer(
     )
 
 
-async def _whole(several: Several, shape: Format) -> Response:
+async def _whole(several: Several, shape: AnswerFormat) -> Response:
     async for index, delta in several:
         if delta is not None:
             shape.collect(index, delta)
     return json_response(shape.whole(several.usage()))
 
 
-async def _chunks(several: Several, shape: Format, with_usage: bool) -> AsyncIterator[bytes]:
+async def _chunks(several: Several, shape: AnswerFormat, with_usage: bool) -> AsyncIterator[bytes]:
     more = {"usage": None} if with_usage else {}
     for opening in shape.openings(several.n_generations):
         yield event(opening | more)

@@ -33,7 +33,7 @@ class _Collected:
     finish_reason: FinishReason | None = None
 
 
-class Format(ABC):
+class AnswerFormat(ABC):
     """The answer to one request; choices are numbered over its prompts."""
 
     route: ClassVar[str]
@@ -103,7 +103,7 @@ class Format(ABC):
         """One choice of a chunk."""
 
 
-class ChatFormat(Format):
+class ChatFormat(AnswerFormat):
     """/v1/chat/completions."""
 
     route = "/v1/chat/completions"
@@ -153,7 +153,7 @@ class ChatFormat(Format):
         }
 
 
-class CompletionFormat(Format):
+class CompletionFormat(AnswerFormat):
     """/v1/completions."""
 
     route = "/v1/completions"

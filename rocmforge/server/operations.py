@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
@@ -16,9 +16,14 @@ from rocmforge.observe.metrics import CONTENT_TYPE
 from rocmforge.server.responses import json_response
 from rocmforge.server.state import ServerState, state_of
 from rocmforge.supervisor.client import EngineClient, EngineState, EngineStatus
+from rocmforge.supervisor.crash_report import CrashCause
+from rocmforge.wire.protocol import EngineFacts
 
 router = APIRouter()
-NO_GPU = "no GPU backend in this build"
+NO_GPU: Final = "no GPU backend in this build"
+# An engine at work beats at every operation and an idle one several times a second: silence of this
+# length is no delay. Probes hear of it long before `hang_timeout_s` costs the engine its life.
+_SILENCE_S: Final = 2.0
 
 
 @router.get("/health")
@@ -51,7 +56,7 @@ async def metrics(request: HttpRequest) -> Response:
 
 def is_hung(status: EngineStatus, config: ServerConfig) -> bool:
     """Whether the engine shows no sign of life while it should; idle engines beat too."""
-    limit_s = min(2.0, config.supervisor.hang_timeout_s)
+    limit_s = min(_SILENCE_S, config.supervisor.hang_timeout_s)
     return status.is_ready and status.beat_age_s is not None and status.beat_age_s > limit_s
 
 
@@ -63,50 +68,64 @@ def not_ready_reason(state: ServerState) -> str | None:
     if is_hung(status, state.config):
         return f"the engine gives no sign of life for {status.beat_age_s:.1f} s"
     if status.is_ready:
-        return None
+        problem = state.model.problem
+        return problem.message if problem is not None else None
     if status.state in (EngineState.starting, EngineState.loading) and status.facts is None:
         return f"the model is being loaded: {status.load_percent:.0f} %"
     why = f": {status.last_error.message}" if status.last_error else ""
+    if status.circuit_closes_in_s is not None:
+        return f"the engine keeps failing; next attempt in {status.circuit_closes_in_s:.0f} s{why}"
     return f"the engine is {str(status.state).replace('_', ' ')}{why}"
 
 
 def health_body(state: ServerState) -> dict[str, Any]:
     """`healthy` serves; `degraded` will serve what it accepts (recovering, stopping); `unhealthy`
     does not."""
-    status, stats = state.client.status, state.client.status.stats
+    status, reason = state.client.status, not_ready_reason(state)
     running = status.is_ready and not is_hung(status, state.config)
-    if running and not state.is_draining:
+    # An engine that has never been ready leaves requests refused, not waiting.
+    recovers = status.state is EngineState.recovering and status.facts is not None
+    if reason is None:
         word = "healthy"
-    elif running or status.state is EngineState.recovering:
+    elif recovers or (running and state.is_draining):
         word = "degraded"
     else:
         word = "unhealthy"
-    n_pages = status.facts.n_blocks if status.facts is not None else 0
-    pages = {
-        "used": stats.blocks_used,
-        "total": n_pages,
-        "free": n_pages - stats.blocks_used,
-    }
     return {
         "status": word,
-        "reason": not_ready_reason(state),
+        "reason": reason,
         "checks": {
             "engine": {
                 "running": running,
-                "model_loaded": running or (status.is_ready and status.facts is not None),
+                "model_loaded": status.is_ready,
                 "state": str(status.state),
                 "load_percent": status.load_percent,
                 "restarts": status.restarts_total,
             },
             "gpu": {"available": False, "error": NO_GPU},
-            "requests": {"active": stats.n_running, "queued": stats.n_waiting},
-            "cache": {
-                "pages": pages,
-                "pages_cached": stats.blocks_cached,
-                "active_sequences": stats.n_running,
-            },
+            "requests": {"active": status.stats.n_running, "queued": _n_queued(status)},
+            "cache": _cache_body(status),
         },
     }
+
+
+def _cache_body(status: EngineStatus) -> dict[str, Any]:
+    n_pages, n_used = _n_pages(status), status.stats.blocks_used
+    return {
+        "pages": {"used": n_used, "total": n_pages, "free": n_pages - n_used},
+        "pages_cached": status.stats.blocks_cached,
+        "active_sequences": status.stats.n_running,
+    }
+
+
+def _n_pages(status: EngineStatus) -> int:
+    """Pages of the cache that is there now: a dead engine has none."""
+    return status.facts.n_blocks if status.is_ready and status.facts is not None else 0
+
+
+def _n_queued(status: EngineStatus) -> int:
+    """What waits. While an engine is being replaced, all that was accepted does."""
+    return status.stats.n_waiting if status.is_ready else status.n_live
 
 
 def props_body(state: ServerState) -> dict[str, Any]:
@@ -151,53 +170,70 @@ class EngineNumbers:
     gauges: dict[str, float]
     counters: dict[str, float]
     restarts: dict[str, int]
+    states: dict[str, bool]
     info: dict[str, str]
 
 
 class EngineReader:
-    """Turns the engine's status into numbers; the rate is that of the last step."""
+    """Turns the engine's status into the numbers that observe.metrics declares."""
 
-    def __init__(self, client: EngineClient) -> None:
+    def __init__(self, client: EngineClient, config: ServerConfig) -> None:
         self._client = client
+        self._config = config
 
     def __call__(self) -> EngineNumbers:
         """The numbers now."""
         status = self._client.status
-        stats, facts = status.stats, status.facts
-        step_s = stats.last_step_ms / 1000
         return EngineNumbers(
-            gauges={
-                "engine_up": float(status.is_ready),
-                "engine_load_percent": status.load_percent,
-                "active_requests": stats.n_running,
-                "queue_length": stats.n_waiting,
-                "live_requests": status.n_live,
-                "tokens_per_second": stats.last_step_tokens / step_s if step_s > 0 else 0.0,
-                "cache_pages_used": stats.blocks_used,
-                "cache_pages_cached": stats.blocks_cached,
-                "cache_pages_total": facts.n_blocks if facts is not None else 0,
-                "last_step_seconds": step_s,
+            gauges=self._gauges(status),
+            counters=_counters(status),
+            restarts={
+                str(cause): status.restarts_by_cause.get(str(cause), 0) for cause in CrashCause
             },
-            counters={
-                "engine_steps": stats.steps_total,
-                "engine_prompt_tokens": stats.prompt_tokens_total,
-                "engine_generated_tokens": stats.generated_tokens_total,
-                "engine_prefill_seconds": stats.prefill_s_total,
-                "engine_decode_seconds": stats.decode_s_total,
-                "prefix_cache_queries": stats.prefix_queries_total,
-                "prefix_cache_hits": stats.prefix_hits_total,
-                "prefix_cache_hit_tokens": stats.prefix_hit_tokens_total,
-                "preemptions": stats.preemptions_total,
-                "requests_resumed": status.requests_resumed_total,
-            },
-            restarts={str(cause): n for cause, n in status.restarts_by_cause.items()},
-            info={}
-            if facts is None
-            else {
-                "backend": facts.backend,
-                "device": facts.device,
-                "isa": facts.isa,
-                "kv_type": facts.kv_type,
-                "architecture": facts.architecture,
-            },
+            states={str(state): state is status.state for state in EngineState},
+            info=_info(status.facts),
         )
+
+    def _gauges(self, status: EngineStatus) -> dict[str, float]:
+        stats = status.stats
+        return {
+            "engine_up": float(status.is_ready and not is_hung(status, self._config)),
+            "engine_load_percent": status.load_percent,
+            "active_requests": stats.n_running,
+            "queue_length": _n_queued(status),
+            "live_requests": status.n_live,
+            "cache_pages_used": stats.blocks_used,
+            "cache_pages_cached": stats.blocks_cached,
+            "cache_pages_total": _n_pages(status),
+            "last_step_seconds": stats.last_step_ms / 1000,
+        }
+
+
+def _counters(status: EngineStatus) -> dict[str, float]:
+    stats = status.stats
+    return {
+        "engine_steps": stats.steps_total,
+        "engine_prompt_tokens": stats.prompt_tokens_total,
+        "engine_generated_tokens": stats.generated_tokens_total,
+        "engine_prefill_seconds": stats.prefill_s_total,
+        "engine_decode_seconds": stats.decode_s_total,
+        "prefix_cache_queries": stats.prefix_queries_total,
+        "prefix_cache_hits": stats.prefix_hits_total,
+        "prefix_cache_hit_tokens": stats.prefix_hit_tokens_total,
+        "preemptions": stats.preemptions_total,
+        "requests_resumed": status.requests_resumed_total,
+    }
+
+
+def _info(facts: EngineFacts | None) -> dict[str, str]:
+    if facts is None:
+        return {}
+    return {
+        "version": rocmforge.__version__,
+        "backend": facts.backend,
+        "device": facts.device,
+        "isa": facts.isa,
+        "kv_type": facts.kv_type,
+        "architecture": facts.architecture,
+        "deterministic": str(facts.deterministic).lower(),
+    }

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rocmforge.errors import InvalidRequest
 from rocmforge.request import SamplingParams
@@ -130,6 +130,12 @@ class GenerateBody(SamplingBody):
     temperature: float | None = 1.0
     top_k: int | None = 50
     top_p: float | None = 0.9
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, body: Any) -> Any:
+        # This route's defaults, not those of SamplingParams.
+        return {name: value for name, value in body.items() if value is not None}
 
     def params(self) -> SamplingParams:
         """The sampling parameters; one choice only."""

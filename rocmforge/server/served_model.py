@@ -62,6 +62,14 @@ class ServedModel:
             raise self._error or ModelLoading("the model's chat template is being read")
         return self._templates
 
+    @property
+    def problem(self) -> RocmForgeError | None:
+        """Why prompts cannot be read now: `load` has not ended, or has failed; None when they
+        can."""
+        if self._error is None and (self._tokenizer is None or self._templates is None):
+            return ModelLoading("the model's tokenizer is being read")
+        return self._error
+
     async def load(self) -> None:
         """Read the tokenizer and the templates; an error is kept for those who ask for them."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from rocmforge.errors import RocmForgeError
 from rocmforge.request import Usage
 from rocmforge.server.generation import ChoiceDelta, Generation
 
@@ -25,7 +26,7 @@ class Several:
         for start in starts:
             try:
                 self._generations.append(start())
-            except BaseException:
+            except RocmForgeError:
                 for generation in self._generations:
                     generation.abandon()
                 raise

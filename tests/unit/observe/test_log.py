@@ -68,7 +68,10 @@ async def test_the_request_id_is_in_every_line_of_its_tasks_only(capsys):
     await asyncio.gather(work("a"), work("b"))
     get_logger("x").info("outside")
     *inside, outside = lines(capsys)
-    assert sorted((line["name"], line["http_request_id"]) for line in inside) == [("a", "a"), ("b", "b")]
+    assert sorted((line["name"], line["http_request_id"]) for line in inside) == [
+        ("a", "a"),
+        ("b", "b"),
+    ]
     assert "http_request_id" not in outside
 
 
