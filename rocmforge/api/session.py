@@ -139,10 +139,9 @@ class EngineSession:
                 raise InvalidRequest("this model is closed; load it again")
             try:
                 yield
-            except BaseException as error:
-                # Ctrl-C comes in the midst of anything; a step that fails has committed nothing.
-                if not isinstance(error, Exception):
-                    self._start_over()
+            except (KeyboardInterrupt, SystemExit):
+                # They come in the midst of anything; a step that fails has committed nothing.
+                self._start_over()
                 raise
 
     def _start_over(self) -> None:

@@ -119,3 +119,13 @@ def test_documented_file_is_valid(tmp_path):
     file = tmp_path / "example.toml"
     file.write_text(re.search(r"```toml\n(.*?)```", text, re.DOTALL)[1])
     assert load_settings(config_file=file, environment={}).engine.n_threads == 8
+
+
+def test_a_command_s_own_defaults_are_weaker_than_file_and_environment(tmp_path):
+    file = tmp_path / "rocmforge.toml"
+    file.write_text("[engine]\nn_threads = 2\n")
+    own = {"engine": {"n_threads": 9, "isa": "scalar", "device": "cpu"}, "log": {"level": "error"}}
+    settings = load_settings(config_file=file, environment={"ROCMFORGE_ISA": "avx2"}, defaults=own)
+    assert (settings.engine.n_threads, settings.engine.isa) == (2, "avx2")
+    assert (settings.engine.device, settings.log.level) == ("cpu", "error")
+    assert load_settings(environment={}, defaults={"engine": {"isa": None}}) == Settings()

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from rocmforge.api.model_text import ModelText
 from rocmforge.api.session import EngineSession
 from rocmforge.api.stream import GenerationStream, run_batch
 from rocmforge.errors import EmptyLogits, GenerationFailed, InvalidRequest, RocmForgeError
@@ -69,6 +70,21 @@ def test_the_end_token_is_no_text(tiny):
     assert result.token_ids == plain.token_ids[:n]
     assert result.text == tiny.detokenize(plain.token_ids[: n - 1])
     assert result.finish_reason is FinishReason.stop
+
+
+def test_the_blank_in_front_belongs_to_a_continuation_only(tiny, monkeypatch):
+    asked = []
+    make = ModelText.detokenizer
+
+    def note(text, stop, *, continuation):
+        asked.append(continuation)
+        return make(text, stop, continuation=continuation)
+
+    monkeypatch.setattr(ModelText, "detokenizer", note)
+    tiny.generate("hello", SamplingParams(max_tokens=1))
+    tiny.generate_batch(["hello"], SamplingParams(max_tokens=1))
+    tiny.chat([{"role": "user", "content": "hello"}], SamplingParams(max_tokens=1))
+    assert asked == [True, True, False]
 
 
 def test_a_batch_is_each_prompt_alone(tiny):
@@ -149,6 +165,16 @@ class Watched:
         # What was let go of is cancelled when the session is used the next time.
         self.stream(params=SamplingParams(max_tokens=1)).finish()
         return not self.engines[-1].has_work
+
+
+def test_who_has_something_to_read_runs_no_step():
+    watched = Watched()
+    live = watched.session.submit(watched.request(), [None])
+    watched.session.step(live)
+    assert live.unread
+    n_steps = len(watched.models[0].plans)
+    watched.session.step(live)
+    assert len(watched.models[0].plans) == n_steps
 
 
 @pytest.mark.parametrize("leave", ["close", "with", "forget", "cycle"])

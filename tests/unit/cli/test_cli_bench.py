@@ -7,6 +7,7 @@ import json
 import pytest
 
 from rocmforge.cli import speed
+from rocmforge.config import CacheConfig, EngineConfig, SchedulerConfig
 from rocmforge.errors import CacheCapacityExceeded, InvalidConfiguration
 from rocmforge.wire.protocol import EngineFacts
 from tests.support.tiny_engine import hash_engine
@@ -59,6 +60,18 @@ def test_a_cache_that_is_too_small_is_said(invoke, tiny_path, monkeypatch):
     monkeypatch.setenv("ROCMFORGE_CACHE_KV_BYTES", "40000")
     with pytest.raises(CacheCapacityExceeded, match="does not hold the batch"):
         invoke("bench", tiny_path, "-p", "40", "-n", "4", "--batch", "8")
+
+
+def test_the_settings_make_room_for_what_is_measured():
+    scheduling = SchedulerConfig(max_batch_size=3, max_step_tokens=8)
+    cache = CacheConfig(prefix_cache=False, kv_type="f32")
+    user = EngineConfig(n_threads=2, cache=cache, scheduler=scheduling)
+    config = speed.bench_config(user, 100, 20, 16)
+    assert config.cache == CacheConfig(prefix_cache=True, kv_type="f32")
+    assert config.scheduler.max_batch_size == 16
+    assert config.scheduler.max_step_tokens == 32
+    assert config.max_sequence_length > 120
+    assert config.n_threads == 2
 
 
 class Watched:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -16,7 +17,7 @@ import rocmforge as api
 from rocmforge.errors import ContextLengthExceeded, InvalidRequest
 from rocmforge.request import SamplingParams
 
-PATIENCE_S = 8
+PATIENCE_S = 30
 GREEDY = ("--temperature", "0", "-n", "12")
 
 
@@ -161,3 +162,32 @@ def test_ctrl_c_on_a_terminal_stops_the_answer_only():
         chat.wait_for("\n> ")
         chat.type("/exit\n")
         assert chat.leave() == 0
+
+
+@pytest.mark.parametrize("n_before", [0, 3])
+def test_what_was_said_before_ctrl_c_is_remembered(invoke, tiny_path, monkeypatch, n_before):
+    asked, polls = [], []
+    poll, stream_chat = api.api.GenerationStream.poll, api.Model.stream_chat
+
+    def interrupted(stream):
+        polls.append(stream)
+        if len(polls) == n_before + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            return None
+        return poll(stream)
+
+    def note(model, messages, params):
+        asked.append(messages)
+        return stream_chat(model, messages, params)
+
+    monkeypatch.setattr(api.api.GenerationStream, "poll", interrupted)
+    monkeypatch.setattr(api.Model, "stream_chat", note)
+    result = invoke("chat", tiny_path, *GREEDY, text="hello\nthe world\n")
+    said, _, _ = result.stdout.partition("\n")
+    first, second = asked
+    if n_before == 0:
+        assert (said, second) == ("", [user("the world")])
+    else:
+        assert said
+        answer = {"role": "assistant", "content": said}
+        assert second == [*first, answer, user("the world")]
