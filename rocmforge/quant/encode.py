@@ -53,7 +53,10 @@ def encode(type_: GGMLType, values: npt.NDArray[Any]) -> bytes:
         raise InvalidModelFile(f"values that are not finite cannot be stored as {form.name}")
     blocks = array.reshape(-1, form.block_size)
     step = max(1, _VALUES_PER_PASS // form.block_size)
-    return b"".join(encoder(blocks[i : i + step]).tobytes() for i in range(0, len(blocks), step))
+    # Sums and squares of values near float32's limit overflow; half_bytes refuses the scale then.
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = [encoder(blocks[i : i + step]).tobytes() for i in range(0, len(blocks), step)]
+    return b"".join(parts)
 
 
 def _f32(blocks: Floats) -> npt.NDArray[Any]:
@@ -61,8 +64,7 @@ def _f32(blocks: Floats) -> npt.NDArray[Any]:
 
 
 def _f16(blocks: Floats) -> npt.NDArray[Any]:
-    with np.errstate(over="ignore"):  # beyond 65504 F16 has only infinity
-        return blocks.astype("<f2")
+    return blocks.astype("<f2")  # beyond 65504 F16 has only infinity
 
 
 def _bf16(blocks: Floats) -> npt.NDArray[Any]:
