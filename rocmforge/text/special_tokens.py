@@ -33,6 +33,11 @@ class SpecialTokens:
         for text in self._ids:
             lengths.setdefault(text[0], set()).add(len(text))
         self._lengths = {first: sorted(found) for first, found in lengths.items()}
+        self._lengths_by_last: dict[str, list[int]] = {}
+        for text in sorted(self._ids, key=len, reverse=True):
+            found_lengths = self._lengths_by_last.setdefault(text[-1], [])
+            if len(text) not in found_lengths:
+                found_lengths.append(len(text))
         firsts = "".join(re.escape(first) for first in self._lengths)
         self._first = re.compile(f"[{firsts}]") if firsts else None
 
@@ -42,6 +47,23 @@ class SpecialTokens:
         for special in self._present(text):
             fragments = self._cut(fragments, special)
         return fragments
+
+    def without(self, text: str) -> str:
+        """The text without any special text, those included that only come together when others
+        go. Linear in the text: cutting again and again until nothing is left to cut would let
+        nested ones cost its square.
+        """
+        if not self._present(text):
+            return text
+        kept: list[str] = []
+        for char in text:
+            kept.append(char)
+            # What is kept never ends with a special text, so that only its end needs a look.
+            for length in self._lengths_by_last.get(char, ()):
+                if length <= len(kept) and "".join(kept[-length:]) in self._ids:
+                    del kept[-length:]
+                    break
+        return "".join(kept)
 
     def _present(self, text: str) -> list[str]:
         """The special texts that occur in `text`, longest first: one pass, however many there

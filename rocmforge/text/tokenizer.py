@@ -143,12 +143,7 @@ class Tokenizer:
         """The text without the texts of control tokens: for users who must not open or close
         turns.
         """
-        while True:
-            kept = "".join(f for f in self._controls.split(text) if isinstance(f, str))
-            # Cutting one out may join the parts of another.
-            if kept == text:
-                return kept
-            text = kept
+        return self._controls.without(text)
 
     def decode(
         self, ids: Iterable[int], *, skip_special: bool = True, continuation: bool = False

@@ -85,6 +85,12 @@ def test_control_texts_are_text_unless_parsed():
     assert tokenizer.without_control_texts("a<tu<turn>rn>b<tool>") == "ab<tool>"
 
 
+def test_nested_control_texts_are_taken_out_in_linear_time():
+    # Cut level by level, this takes hours; the suite's time-out is the limit.
+    n = 200_000
+    assert spm().without_control_texts("a" + "<tu" * n + "rn>" * n + "b") == "ab"
+
+
 def test_decode_shows_and_hides_control_tokens():
     tokenizer = spm()
     turn = SPM_TOKENS.index("<turn>")
