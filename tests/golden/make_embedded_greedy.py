@@ -157,11 +157,16 @@ def continuation(model: llama_cpp.Llama, prompt: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Write the golden file."""
-    model = llama_cpp.Llama(
+def open_model() -> llama_cpp.Llama:
+    """The embedded model in llama.cpp."""
+    return llama_cpp.Llama(
         str(MODEL), n_ctx=CONTEXT, n_threads=1, logits_all=True, n_gpu_layers=0, verbose=False
     )
+
+
+def main() -> None:
+    """Write the golden file."""
+    model = open_model()
     golden = {
         "oracle": "llama.cpp through llama-cpp-python",
         "version": llama_cpp.__version__,
