@@ -155,9 +155,12 @@ async def _whole(several: Several, shape: AnswerFormat) -> Response:
 
 async def _chunks(several: Several, shape: AnswerFormat, with_usage: bool) -> AsyncIterator[bytes]:
     more = {"usage": None} if with_usage else {}
-    for opening in shape.openings(several.n_generations):
-        yield event(opening | more)
+    openings = shape.openings(several.n_generations)
     async for index, delta in several:
+        # Only now: until the engine has said something, a refusal can still be a proper status.
+        for opening in openings:
+            yield event(opening | more)
+        openings = []
         if delta is not None and (chunk := shape.chunk(index, delta)) is not None:
             yield event(chunk | more)
     if with_usage:

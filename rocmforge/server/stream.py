@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
 import msgspec
@@ -56,7 +56,9 @@ async def _cancel(task: asyncio.Future[Result]) -> None:
         await task
 
 
-async def with_pings(chunks: AsyncIterator[bytes], interval_s: float) -> AsyncIterator[bytes]:
+async def with_pings(
+    chunks: AsyncIterator[bytes], interval_s: float
+) -> AsyncGenerator[bytes, None]:
     """The chunks, and a comment whenever none has come for a while, so that no proxy gives up."""
     pending: asyncio.Future[bytes] | None = None
     try:
@@ -86,6 +88,9 @@ class EventStream(Response):
 
     chunks: encoded events. failure: what a stream that fails ends with. on_end: always awaited, the
     client's leaving included.
+
+    The head is sent with the first chunk or ping. Called, it raises a RocmForgeError that comes
+    before: then the answer can still be a proper status.
     """
 
     media_type = "text/event-stream"
@@ -120,16 +125,23 @@ class EventStream(Response):
             await self._on_end()
 
     async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        # Closed here: cancelled in `send`, it would keep its reader of `chunks` running.
+        async with contextlib.aclosing(self._chunks) as chunks:
+            first = await anext(chunks, b"")
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await _send_body(send, first)
+            await self._send_rest(chunks, send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_rest(self, chunks: AsyncIterator[bytes], send: Send) -> None:
         try:
-            async for chunk in self._chunks:
+            async for chunk in chunks:
                 await _send_body(send, chunk)
         except RocmForgeError as error:
             await _send_body(send, self._failure(error))
         except Exception as error:  # noqa: BLE001  # the boundary: a stream never ends in silence
             _log.exception("stream_failed", error=repr(error))
             await _send_body(send, self._failure(InternalError("the stream failed; see the log")))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _send_body(send: Send, chunk: bytes) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 
-from rocmforge.errors import InferenceFailed
+import pytest
+
+from rocmforge.errors import InferenceFailed, QueueCapacityExceeded
 from rocmforge.server.stream import DONE, PING, EventStream, event, with_pings
 
 
@@ -88,6 +90,57 @@ async def test_a_client_that_leaves_ends_it():
     sent = await asyncio.wait_for(collect(chunks(), receive=receive), 5)
     assert closed == [True]
     assert sent[-1]["more_body"] is True
+
+
+async def test_a_failure_before_the_first_chunk_leaves_the_status_open():
+    async def chunks():
+        raise QueueCapacityExceeded("full")
+        yield b""
+
+    sent, ended = [], []
+
+    async def send(message):
+        sent.append(message)
+
+    async def on_end():
+        ended.append(True)
+
+    stream = EventStream(chunks(), ping_interval_s=5.0, failure=lambda _: b"", on_end=on_end)
+    with pytest.raises(QueueCapacityExceeded):
+        await stream({"type": "http"}, asyncio.Event().wait, send)
+    assert sent == []
+    assert ended == [True]
+
+
+async def test_a_client_that_leaves_while_a_ping_waits_to_be_sent():
+    """A slow client's full buffer blocks `send`: the source must be closable all the same."""
+
+    async def source():
+        await asyncio.sleep(60)
+        yield b"late"
+
+    generation, gone, closed = source(), asyncio.Event(), []
+
+    async def chunks():
+        async for chunk in generation:
+            yield chunk
+
+    async def send(message):
+        if message.get("body") == PING:
+            gone.set()
+            await asyncio.sleep(60)
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def on_end():
+        await generation.aclose()  # raises while somebody still reads
+        closed.append(True)
+
+    stream = EventStream(chunks(), ping_interval_s=0.02, failure=lambda _: b"", on_end=on_end)
+    await asyncio.wait_for(stream({"type": "http"}, receive, send), 5)
+    assert closed == [True]
 
 
 async def test_pings_fill_silences_and_lose_nothing():
