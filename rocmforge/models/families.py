@@ -19,6 +19,9 @@ MAX_WIDTH = 2**20
 MAX_HEADS = 4096
 MAX_HEAD_DIM = 1024
 MAX_CONTEXT = 2**28
+# Smaller ones vanish in float32 beside the square of any activation: a row of zeros divides by 0.
+MIN_NORM_EPS = 1e-12
+_SHOWN = 60
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -32,13 +35,18 @@ def decoder_spec(metadata: Metadata, tensors: Tensors) -> DecoderSpec:
     architecture = metadata.str_("general.architecture")
     family = _FAMILIES.get(architecture)
     if family is None:
-        near = difflib.get_close_matches(architecture, _FAMILIES, n=1, cutoff=0.3)
+        near = difflib.get_close_matches(architecture[:_SHOWN], _FAMILIES, n=1, cutoff=0.3)
         hint = f"; the nearest supported one is {near[0]}" if near else ""
         raise UnsupportedModelFormat(
-            f"the architecture {architecture!r} is not supported{hint} "
+            f"the architecture {_shown(architecture)} is not supported{hint} "
             f"(supported: {', '.join(sorted(_FAMILIES))})"
         )
     return family(_Keys(metadata, architecture), tensors)
+
+
+def _shown(text: str) -> str:
+    """A string of the file for a message: it may be of any length."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}…"
 
 
 class _Keys:
@@ -94,7 +102,7 @@ def _base(keys: _Keys, tensors: Tensors, **family: Any) -> DecoderSpec:
         "n_vocab": _n_vocab(tensors),
         "n_ctx_train": keys.size("context_length", MAX_CONTEXT),
         "norm_eps": keys.metadata.float_(
-            keys.name("attention.layer_norm_rms_epsilon"), minimum=0.0, maximum=1.0
+            keys.name("attention.layer_norm_rms_epsilon"), minimum=MIN_NORM_EPS, maximum=1.0
         ),
         "rope_dim": keys.size("rope.dimension_count", MAX_HEAD_DIM, head_dim),
         "rope_base": keys.number("rope.freq_base", 10_000.0, 1.0, 1e15),
@@ -104,13 +112,18 @@ def _base(keys: _Keys, tensors: Tensors, **family: Any) -> DecoderSpec:
         ),
         "tied_embeddings": "output.weight" not in tensors,
         "has_rope_freqs": "rope_freqs.weight" in tensors,
-        "qkv_bias": "blk.0.attn_q.bias" in tensors,
-        "output_bias": "blk.0.attn_output.bias" in tensors,
-        "ffn_bias": "blk.0.ffn_down.bias" in tensors,
+        "qkv_bias": _any_layer_has(tensors, "attn_q.bias", "attn_k.bias", "attn_v.bias"),
+        "output_bias": _any_layer_has(tensors, "attn_output.bias"),
+        "ffn_bias": _any_layer_has(tensors, "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias"),
     }
     spec = DecoderSpec(**(fields | family))
     _check(spec, keys)
     return spec
+
+
+def _any_layer_has(tensors: Tensors, *names: str) -> bool:
+    """Whether one is there: then all are needed in every layer, and none is silently left out."""
+    return any(name.startswith("blk.") and name.endswith(names) for name in tensors)
 
 
 def _check(spec: DecoderSpec, keys: _Keys) -> None:
@@ -120,7 +133,7 @@ def _check(spec: DecoderSpec, keys: _Keys) -> None:
             f"{keys.name('attention.value_length')} is {value_length}, the key length is "
             f"{spec.head_dim}: different ones are not supported"
         )
-    if spec.head_dim < 2 or spec.n_heads % spec.n_kv_heads:
+    if not 2 <= spec.head_dim <= MAX_HEAD_DIM or spec.n_heads % spec.n_kv_heads:
         raise InvalidModelFile(
             f"{keys.name('attention.head_count')} = {spec.n_heads} with head size {spec.head_dim} "
             f"does not go with {keys.name('attention.head_count_kv')} = {spec.n_kv_heads}"
@@ -152,7 +165,8 @@ def _rope_scaling(keys: _Keys) -> RopeScaling:
         return RopeScaling(kind="linear", factor=factor) if factor != 1.0 else RopeScaling()
     if kind not in ("none", "linear", "yarn", "longrope"):
         raise UnsupportedModelFormat(
-            f"{keys.name('rope.scaling.type')} is {kind!r}; none, linear, yarn and longrope work"
+            f"{keys.name('rope.scaling.type')} is {_shown(kind)}; "
+            "none, linear, yarn and longrope are supported"
         )
     attention = keys.name("rope.scaling.attn_factor")
     return RopeScaling(

@@ -119,6 +119,10 @@ def _rope_factors(spec: DecoderSpec, file: GGUFFile) -> npt.NDArray[np.float32] 
         name = "rope_factors_long.weight" if extended else "rope_factors_short.weight"
     info = file.tensors.get(name)
     if info is None:
+        if spec.rope_scaling.kind == "longrope":
+            raise TensorNotFound(
+                f"the file lacks {name}, which rope scaling of type longrope needs"
+            )
         return None
     n = spec.rope_dim // 2
     if info.shape != (n,):

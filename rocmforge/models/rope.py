@@ -12,6 +12,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from rocmforge.errors import InvalidModelFile
 from rocmforge.models.spec import DecoderSpec, RopeScaling
 
 
@@ -21,7 +22,8 @@ def frequencies(
     """(inv_freq float32 [rope_dim / 2], magnitude of cos and sin).
 
     `factors` float32 [rope_dim / 2] are the file's divisors of the frequencies (rope_freqs.weight,
-    or one of the longrope tables).
+    or one of the longrope tables). Raises InvalidModelFile when they, base and scaling together
+    give frequencies that float32 cannot hold.
     """
     pairs = np.arange(spec.rope_dim // 2, dtype=np.float64)
     plain = spec.rope_base ** (-2.0 * pairs / spec.rope_dim)
@@ -32,7 +34,14 @@ def frequencies(
         plain = plain / scaling.factor
     if scaling.kind == "yarn":
         plain = _yarn(plain, spec)
-    return plain.astype(np.float32), _magnitude(spec)
+    with np.errstate(over="ignore", invalid="ignore"):
+        inv_freq = plain.astype(np.float32)
+    if not np.isfinite(inv_freq).all():
+        raise InvalidModelFile(
+            f"{spec.architecture}.rope.* and the file's frequency factors give rotary frequencies "
+            "that are not finite; the file is damaged, fetch it again"
+        )
+    return inv_freq, _magnitude(spec)
 
 
 def _yarn(plain: npt.NDArray[np.float64], spec: DecoderSpec) -> npt.NDArray[np.float64]:
@@ -56,11 +65,14 @@ def _magnitude(spec: DecoderSpec) -> float:
     scaling: RopeScaling = spec.rope_scaling
     if scaling.kind == "yarn":
         given = 1.0 if scaling.attention_factor is None else scaling.attention_factor
+        if scaling.extrapolation_factor == 0.0:
+            return given  # all interpolated, as llama.cpp takes it: position interpolation
         return given * (0.1 * math.log(max(scaling.factor, 1.0)) + 1.0)
     if scaling.kind == "longrope":
         if scaling.attention_factor is not None:
             return scaling.attention_factor
         stretch = spec.n_ctx_train / max(1, scaling.original_context_length)
-        if stretch > 1.0:
+        # With an original context of 1 the formula has no value.
+        if stretch > 1.0 and scaling.original_context_length > 1:
             return math.sqrt(1.0 + math.log(stretch) / math.log(scaling.original_context_length))
     return 1.0
