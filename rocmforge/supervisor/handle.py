@@ -65,8 +65,8 @@ class RequestHandle:
     def cancel(self, choice: int | None = None) -> None:
         """Stop the request, or one of its choices: its tokens not read yet are dropped.
 
-        Stopping the last running choice completes the request; stopping an ended request does
-        nothing.
+        Stopping the last running choice completes the request; of an ended request only the tokens
+        not read yet are dropped.
         """
         if choice is None:
             self._events.clear()

@@ -74,6 +74,7 @@ def is_gauge(name: str) -> bool:
     return any(part in name for part in gauges) or name in (
         "rocmforge_tokens_per_second",
         "rocmforge_engine_info",
+        "rocmforge_engine_state",
     )
 
 
