@@ -6,12 +6,14 @@ read from its status at each scrape, summed over restarts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
@@ -19,31 +21,68 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from rocmforge.clock import monotonic_s
+
 PREFIX: Final = "rocmforge_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 # From a token of a small model (1 ms) to a prompt of a large one (minutes).
 _LATENCY_BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
+# Shorter than a usual scrape interval (15 s), long enough for a few steps of a slow model.
+RATE_WINDOW_S: Final = 10.0
+
+ENGINE_GAUGES: Final = {
+    "engine_up": "1 while the engine is ready and shows signs of life",
+    "engine_load_percent": "How far the load has come that runs now or ran last",
+    "active_requests": "Sequences that the engine is working on",
+    "queue_length": "Sequences that wait; without an engine, all live requests",
+    "live_requests": "Requests accepted and not ended",
+    "cache_pages_used": "Pages of the KV cache held by sequences",
+    "cache_pages_cached": "Pages kept for prompts that begin alike; given up on demand",
+    "cache_pages_total": "Pages of the KV cache",
+    "last_step_seconds": "How long the engine's last step took",
+}
+ENGINE_COUNTERS: Final = {
+    "engine_steps": "Steps of the engine",
+    "engine_prompt_tokens": "Prompt tokens computed; those found in the prefix cache are not",
+    "engine_generated_tokens": "Tokens sampled",
+    "engine_prefill_seconds": "Time in steps, the share of prompts",
+    "engine_decode_seconds": "Time in steps, the share of generation",
+    "prefix_cache_queries": "Sequences looked up in the prefix cache",
+    "prefix_cache_hits": "Lookups that found something",
+    "prefix_cache_hit_tokens": "Prompt tokens that were found",
+    "preemptions": "Sequences set back because the cache was full",
+    "requests_resumed": "Requests handed on to a new engine",
+}
 
 
 class EngineReading(Protocol):
-    """What the engine's side looks like at a scrape."""
+    """What the engine's side looks like at a scrape.
+
+    gauges, counters: exactly the names of ENGINE_GAUGES and ENGINE_COUNTERS. restarts: per cause,
+    those that never happened included, so that a first one shows as an increase. states: every
+    state, true for the one that is. info: what really runs; empty before an engine was ready.
+    """
 
     @property
-    def gauges(self) -> dict[str, float]: ...
+    def gauges(self) -> Mapping[str, float]: ...
     @property
-    def counters(self) -> dict[str, float]: ...
+    def counters(self) -> Mapping[str, float]: ...
     @property
-    def restarts(self) -> dict[str, int]: ...
+    def restarts(self) -> Mapping[str, int]: ...
     @property
-    def info(self) -> dict[str, str]: ...
+    def states(self) -> Mapping[str, bool]: ...
+    @property
+    def info(self) -> Mapping[str, str]: ...
 
 
 class Metrics:
-    """One registry. `read_engine` is asked at every scrape."""
+    """One registry. `read_engine` is asked at every scrape; `now_s` is the clock of the rate."""
 
-    def __init__(self, read_engine: Callable[[], EngineReading]) -> None:
+    def __init__(
+        self, read_engine: Callable[[], EngineReading], now_s: Callable[[], float] = monotonic_s
+    ) -> None:
         # A time stamp beside every series triples what a scrape costs and tells nothing.
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no hint here
         self.registry = CollectorRegistry()
@@ -55,17 +94,27 @@ class Metrics:
         }
         self._prompt = self._counter("request_prompt_tokens", "Prompt tokens of accepted requests")
         self._tokens = self._counter("tokens_generated", "Tokens that reached the server")
+        self._rate = _Rate(now_s)
+        Gauge(
+            f"{PREFIX}tokens_per_second",
+            f"Tokens that reached the server, mean of the last {RATE_WINDOW_S:.0f} s",
+            registry=self.registry,
+        ).set_function(self._rate.per_second)
         self._http = Counter(
             f"{PREFIX}http_responses", "Responses", ["route", "status"], registry=self.registry
         )
-        self._queue_wait = self._histogram("queue_wait_seconds", "Waiting for the first step")
+        self._queue_wait = self._histogram("queue_wait_seconds", "In the engine's queue")
         self._ttft = self._histogram("ttft_seconds", "Acceptance to first token")
         self._gap = self._histogram("inter_token_latency_seconds", "Between tokens of a request")
         self._prefill = self._histogram(
-            "prefill_duration_seconds", "Acceptance to first token, ended requests"
+            "prefill_duration_seconds", "End of the queue to first token, ended requests"
         )
-        self._decode = self._histogram("decode_duration_seconds", "First token to the end")
-        self._total = self._histogram("total_duration_seconds", "Acceptance to the end")
+        self._decode = self._histogram(
+            "decode_duration_seconds", "First token to the end, ended requests"
+        )
+        self._total = self._histogram(
+            "total_duration_seconds", "Acceptance to the end, ended requests"
+        )
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(PREFIX + name, text, registry=self.registry)
@@ -84,22 +133,29 @@ class Metrics:
 
     def first_token(self, ttft_s: float) -> None:
         """A request's first token came."""
-        self._tokens.inc()
+        self._count_token()
         self._ttft.observe(ttft_s)
 
     def next_token(self, gap_s: float) -> None:
         """Another token came."""
-        self._tokens.inc()
+        self._count_token()
         self._gap.observe(gap_s)
 
+    def _count_token(self) -> None:
+        self._tokens.inc()
+        self._rate.count()
+
     def request_ended(
-        self, state: str, *, total_s: float, prefill_s: float, decode_s: float
+        self, state: str, *, total_s: float, prefill_s: float | None, decode_s: float | None
     ) -> None:
-        """A request ended as `completed`, `failed` or `cancelled`."""
+        """A request ended as `completed`, `failed` or `cancelled`; prefill_s and decode_s are None
+        when it never got a token."""
         self._ended[state].inc()
-        self._prefill.observe(prefill_s)
-        self._decode.observe(decode_s)
         self._total.observe(total_s)
+        if prefill_s is not None:
+            self._prefill.observe(prefill_s)
+        if decode_s is not None:
+            self._decode.observe(decode_s)
 
     def response(self, route: str, status: int) -> None:
         """A response began."""
@@ -110,22 +166,63 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+class _Rate:
+    """Events per second over the last RATE_WINDOW_S. The rate of an engine's last step would
+    stand for ever once the engine is idle."""
+
+    _SLICE_S: Final = 0.25
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._slices: deque[tuple[float, int]] = deque()  # (begin, events), oldest first
+
+    def count(self) -> None:
+        """One event, now."""
+        now_s = self._now_s()
+        if self._slices and now_s - self._slices[-1][0] < self._SLICE_S:
+            begin_s, n_events = self._slices[-1]
+            self._slices[-1] = (begin_s, n_events + 1)
+            return
+        self._forget(now_s)
+        self._slices.append((now_s, 1))
+
+    def per_second(self) -> float:
+        """The rate now."""
+        self._forget(self._now_s())
+        return sum(n_events for _, n_events in self._slices) / RATE_WINDOW_S
+
+    def _forget(self, now_s: float) -> None:
+        while self._slices and now_s - self._slices[0][0] > RATE_WINDOW_S:
+            self._slices.popleft()
+
+
 class _EngineCollector:
     """The engine's numbers, as they are when somebody asks."""
 
     def __init__(self, read: Callable[[], EngineReading]) -> None:
         self._read = read
 
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: without this the registry would ask the engine when it registers us."""
+        return ()
+
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
-        for name, value in reading.gauges.items():
-            yield GaugeMetricFamily(PREFIX + name, name.replace("_", " "), value)
-        for name, value in reading.counters.items():
-            yield CounterMetricFamily(PREFIX + name, name.replace("_", " "), value)
+        for name, text in ENGINE_GAUGES.items():
+            yield GaugeMetricFamily(PREFIX + name, text, reading.gauges[name])
+        for name, text in ENGINE_COUNTERS.items():
+            yield CounterMetricFamily(PREFIX + name, text, reading.counters[name])
         restarts = CounterMetricFamily(
             f"{PREFIX}engine_restarts", "Engines replaced", labels=["cause"]
         )
         for cause, count in reading.restarts.items():
             restarts.add_metric([cause], count)
         yield restarts
-        yield InfoMetricFamily(f"{PREFIX}engine", "What really runs", reading.info)
+        states = GaugeMetricFamily(
+            f"{PREFIX}engine_state", "1 for the state that the engine is in", labels=["state"]
+        )
+        for state, is_it in reading.states.items():
+            states.add_metric([state], float(is_it))
+        yield states
+        if reading.info:
+            yield InfoMetricFamily(f"{PREFIX}engine", "What really runs", dict(reading.info))

@@ -3,13 +3,15 @@
 Started like the real worker, with one more argument, a JSON script:
 
     {"counter": file whose size counts the lives, "lives": [life, …] (the last one repeats),
-     "step_s": pause between steps, "load_s": length of the load}
+     "step_s": pause between steps, "load_s": length of the load, "n_vocab": token ids are below,
+     "queue_wait_s": what it says a request has waited}
 
 A life is {} for a sound engine, or says how it ends:
 
     {"start": "exit" | "sigkill" | "hang" | "garbage" | "fail:ErrorName"}  before it is ready
     {"after": n, "how": one of ENDINGS}                                    after n tokens
     {"cancel_lag": steps}           goes on for cancelled requests for a while, like a real one
+    {"stats": {field: value}}       reports these EngineStats, once it has sent a token
 """
 
 from __future__ import annotations
@@ -64,10 +66,13 @@ ENDINGS = (
 )
 
 
-def fake_token(request: Request, choice: int, generated: list[int]) -> int:
+N_VOCAB = 50_000
+
+
+def fake_token(request: Request, choice: int, generated: list[int], n_vocab: int = N_VOCAB) -> int:
     """A token that depends on everything that a resumed request has to carry over."""
     state = (request.prompt_ids, request.params.seed, choice, tuple(generated))
-    return zlib.crc32(repr(state).encode()) % 50_000
+    return zlib.crc32(repr(state).encode()) % n_vocab
 
 
 def undisturbed(request: Request) -> dict[int, list[int]]:
@@ -168,7 +173,8 @@ class FakeEngine:
                 del self.live[request_id]
                 continue
             if not is_started:
-                started.append(RequestStarted(request_id, 0, 0.0))
+                wait_s = self.script.get("queue_wait_s", 0.0)
+                started.append(RequestStarted(request_id, 0, wait_s))
                 self.live[request_id] = (request, running, True)
             for choice in list(running):
                 if self.n_sent + len(tokens) == self.life.get("after"):
@@ -185,7 +191,7 @@ class FakeEngine:
             request.request_id,
             choice,
             len(ids),
-            fake_token(request, choice, ids),
+            fake_token(request, choice, ids, self.script.get("n_vocab", N_VOCAB)),
             FinishReason.length if len(ids) + 1 >= (request.params.max_tokens or 16) else None,
         )
         ids.append(token.token_id)
@@ -200,7 +206,10 @@ class FakeEngine:
         )
 
     def stats(self) -> EngineStats:
-        return EngineStats(n_running=len(self.live), generated_tokens_total=self.n_sent)
+        told = self.life.get("stats", {}) if self.n_sent else {}
+        return EngineStats(
+            **{"n_running": len(self.live), "generated_tokens_total": self.n_sent} | told
+        )
 
     def end(self, how: str, at=None) -> None:
         """Leave, in one of the ways that engines leave."""
