@@ -16,6 +16,7 @@ from rocmforge.errors import InvalidRequest, RocmForgeError
 from rocmforge.request import MAX_CHOICES, Request, RequestId, SamplingParams
 from rocmforge.server import admission
 from rocmforge.server.body import read_object
+from rocmforge.server.chat_prompt import render_chat
 from rocmforge.server.generation import Generation
 from rocmforge.server.openai_format import AnswerFormat, ChatFormat, CompletionFormat, usage_fields
 from rocmforge.server.responses import json_response, openai_body
@@ -26,8 +27,6 @@ from rocmforge.server.stream import DONE, EventStream, event, unless_client_leav
 from rocmforge.server.unsupported import CHAT, COMPLETIONS, refuse_unsupported
 
 router = APIRouter()
-# Names of chat_template_kwargs that would override what the request itself says.
-_OURS = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
 @router.post("/v1/chat/completions")
@@ -104,9 +103,7 @@ def model_card(state: ServerState) -> dict[str, Any]:
 
 
 async def _chat_prompt(state: ServerState, body: ChatBody) -> tuple[int, ...]:
-    variables = {k: v for k, v in (body.chat_template_kwargs or {}).items() if k not in _OURS}
-    templates = state.model.templates
-    text = await templates.render(body.messages, **variables)
+    text = await render_chat(state, body.messages, variables=body.chat_template_kwargs)
     return await admission.encode(state, text, parse_special=True, param="messages")
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from rocmforge.server.body import read_object
+from rocmforge.server.chat_prompt import render_chat
 from rocmforge.server.responses import json_response
 from rocmforge.server.schemas import ApplyTemplateBody, DetokenizeBody, TokenizeBody, parse
 from rocmforge.server.state import state_of
@@ -45,15 +46,13 @@ async def detokenize(request: HttpRequest) -> Response:
 @router.post("/apply-template")
 async def apply_template(request: HttpRequest) -> Response:
     """Messages to the prompt that a chat completion would use."""
-    templates = state_of(request).model.templates
+    state = state_of(request)
     body = parse(ApplyTemplateBody, await read_object(request))
-    reserved = ("messages", "tools", "add_generation_prompt")
-    extra = body.chat_template_kwargs or {}
-    variables = {name: value for name, value in extra.items() if name not in reserved}
-    prompt = await templates.render(
+    prompt = await render_chat(
+        state,
         body.messages,
         tools=body.tools,
         add_generation_prompt=body.add_generation_prompt,
-        **variables,
+        variables=body.chat_template_kwargs,
     )
     return json_response({"prompt": prompt})
