@@ -29,18 +29,21 @@ from rocmforge.quant.reference import decode
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
+_LEAST_PEAK = np.float32(2.0**-121)
 _Q8_BLOCK = {"Q8_0": 32, "Q4_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256}
 
 
 def quantize_activations(x: Floats, block: int) -> Wide:
     """x [T, E] rounded to int8 with one float32 scale per `block` values, as float64 again.
 
-    scale = max|x| / 127; values round half to even. A block of zeros stays zero.
+    scale = max|x| / 127; values round half to even. A block of zeros stays zero, and so does one
+    whose largest magnitude is at most 2^-121: the inverse of its scale would not fit float32.
     """
     rows = x.reshape(x.shape[0], -1, block)
     peak = np.abs(rows).max(axis=2, keepdims=True)
     scale = (peak / np.float32(127)).astype(np.float32)
-    inverse = np.where(peak > 0, np.float32(127) / np.where(peak > 0, peak, 1), 0)
+    usable = ~(peak <= _LEAST_PEAK)  # NaN is: the row must not pass for zeros
+    inverse = np.where(usable, np.float32(127) / np.where(usable, peak, np.float32(1)), 0)
     scaled = (rows * inverse.astype(np.float32)).astype(np.float32)
     quantized: Wide = np.rint(scaled) * scale.astype(np.float64)
     return quantized.reshape(x.shape)
