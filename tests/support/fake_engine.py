@@ -3,8 +3,7 @@
 Started like the real worker, with one more argument, a JSON script:
 
     {"counter": file whose size counts the lives, "lives": [life, …] (the last one repeats),
-     "step_s": pause between steps, "load_s": length of the load, "n_vocab": token ids are below,
-     "queue_wait_s": what it says a request has waited}
+     "step_s": pause between steps, "load_s": length of the load, "n_vocab": token ids are below}
 
 A life is {} for a sound engine, or says how it ends:
 
@@ -106,6 +105,7 @@ class FakeEngine:
         self.script = script
         self.life = life
         self.live: dict[str, tuple[Request, dict[int, list[int]], bool]] = {}
+        self.arrived_s: dict[str, float] = {}
         self.cancelled: dict[str, int] = {}
         self.n_sent = 0
 
@@ -149,6 +149,7 @@ class FakeEngine:
             given = request.generated or ((),) * request.params.n
             running = {c: list(ids) for c, ids in enumerate(given) if c not in request.finished}
             self.live[request.request_id] = (request, running, False)
+            self.arrived_s[request.request_id] = time.monotonic()
         elif isinstance(message, Cancel) and message.request_id in self.live:
             if message.choice is None:
                 self.cancelled[message.request_id] = self.life.get("cancel_lag", 0)
@@ -173,7 +174,7 @@ class FakeEngine:
                 del self.live[request_id]
                 continue
             if not is_started:
-                wait_s = self.script.get("queue_wait_s", 0.0)
+                wait_s = time.monotonic() - self.arrived_s.pop(request_id)
                 started.append(RequestStarted(request_id, 0, wait_s))
                 self.live[request_id] = (request, running, True)
             for choice in list(running):

@@ -133,6 +133,7 @@ async def scripted_server(
     **supervisor: object,
 ) -> AsyncIterator[ScriptedServer]:
     """A server whose engines live the given lives, the last one again and again."""
+    tmp_path.mkdir(exist_ok=True)
     config = ServerConfig(
         supervisor=SupervisorConfig(**(FAST | supervisor)), **({} if server is None else server)
     )
@@ -144,9 +145,10 @@ async def scripted_server(
     )
     app = create_app(state)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    await state.client.start()
     try:
         await state.model.load()
+        # Last, so that a test sees the engine's first moments.
+        await state.client.start()
         if ready:
             await state.client.wait_ready(20.0)
         async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:

@@ -254,9 +254,8 @@ STATS = {
 async def test_traffic_moves_every_series(tmp_path):
     """None is dead: each differs between a server that starts, one at work and one that rests."""
     dies = {"stats": STATS, "after": 5, "how": "sigkill"}
-    script = {"queue_wait_s": 0.001}
     async with scripted_server(
-        tmp_path, dies, {"stats": STATS}, ready=False, script=script
+        tmp_path, dies, {"stats": STATS}, ready=False, script={"load_s": 1.0}
     ) as server:
         starting = await server.samples()
         await server.state.client.wait_ready(20)
