@@ -81,8 +81,11 @@ def _check_sampling(p: SamplingParams) -> None:
         raise InvalidTemperature(
             f"temperature must be between 0 and 100, got {p.temperature}", param="temperature"
         )
-    if p.top_k < 0:
-        raise InvalidTopK(f"top_k must be 0 (off) or positive, got {p.top_k}", param="top_k")
+    # No vocabulary is larger, and no message to the engine carries numbers beyond 64 bits.
+    if not 0 <= p.top_k < 2**31:
+        raise InvalidTopK(
+            f"top_k must be 0 (off) or positive and below 2^31, got {p.top_k}", param="top_k"
+        )
     if not 0.0 < p.top_p <= 1.0:
         raise InvalidTopP(f"top_p must be in (0, 1], got {p.top_p}", param="top_p")
     _check_range("min_p", p.min_p, 0.0, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rocmforge.errors import (
     ContextLengthExceeded,
@@ -13,6 +13,7 @@ from rocmforge.errors import (
     ModelLoading,
     QueueCapacityExceeded,
 )
+from rocmforge.request import SamplingParams
 from rocmforge.server.state import ServerState
 from rocmforge.supervisor.client import EngineState
 
@@ -76,12 +77,25 @@ def check_prompt(state: ServerState, ids: Sequence[int], param: str) -> tuple[in
     """
     if not ids:
         raise InvalidRequest("the prompt is empty: it has no tokens", param=param)
-    n_vocab = state.model.tokenizer.n_vocab
-    if not all(0 <= token_id < n_vocab for token_id in ids):
-        raise InvalidRequest(f"token ids must be between 0 and {n_vocab - 1}", param=param)
+    # First, so that a prompt of millions of ids costs nothing.
     if len(ids) >= state.n_ctx:
         raise _too_long(len(ids), state.n_ctx, param)
+    _check_ids(state, ids, param)
     return tuple(ids)
+
+
+def check_params(state: ServerState, params: SamplingParams) -> None:
+    """Raises InvalidRequest for token ids that the model does not have: a bias or a stop on one
+    would do nothing, in silence.
+    """
+    _check_ids(state, params.logit_bias, "logit_bias")
+    _check_ids(state, params.stop_token_ids, "stop_token_ids")
+
+
+def _check_ids(state: ServerState, ids: Iterable[int], param: str) -> None:
+    n_vocab = state.model.tokenizer.n_vocab
+    if not all(0 <= token_id < n_vocab for token_id in ids):
+        raise InvalidRequest(f"{param}: token ids must be between 0 and {n_vocab - 1}", param=param)
 
 
 def _too_long(

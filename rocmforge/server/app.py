@@ -94,7 +94,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
     problem = error if isinstance(error, RocmForgeError) else _as_ours(request, error)
     if problem.is_internal_error():
         _log.error("request_failed", error=problem.message, kind=type(problem).__name__)
-    return error_response(problem, path, state.config, drain_s(state))
+    response = error_response(problem, path, state.config, drain_s(state))
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})  # 405 names the methods that are allowed
+    return response
 
 
 def _as_ours(request: Request, error: Exception) -> RocmForgeError:

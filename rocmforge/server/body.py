@@ -5,28 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from rocmforge.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
 from rocmforge.server.state import state_of
+from rocmforge.server.stream import ClientLeft
 
 
 async def read_object(request: Request) -> dict[str, Any]:
     """The JSON object in the body.
 
     Raises RequestTooLarge, before the rest is read; UnsupportedMediaType when a content type is
-    given and is not JSON; InvalidRequest for what is no JSON object.
+    given and is not JSON; InvalidRequest for what is no JSON object; ClientLeft when the upload is
+    cut off.
     """
     kind = request.headers.get("content-type", "application/json").split(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise UnsupportedMediaType(f"the body must be application/json, not {kind[:80]}")
     limit = state_of(request).config.max_body_bytes
     chunks, n_bytes = [], 0
-    async for chunk in request.stream():
-        n_bytes += len(chunk)
-        if n_bytes > limit:
-            raise RequestTooLarge(f"the body is longer than {limit} bytes")
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            n_bytes += len(chunk)
+            if n_bytes > limit:
+                raise RequestTooLarge(f"the body is longer than {limit} bytes")
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise ClientLeft from None
     try:
         body = msgspec.json.decode(b"".join(chunks))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

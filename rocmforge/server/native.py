@@ -77,6 +77,7 @@ async def _start(request: HttpRequest) -> tuple[Generation, bool]:
     state.model.check_name(body.model)
     ids = await admission.encode(state, body.prompt, parse_special=True, param="prompt")
     request_id = RequestId(f"gen-{secrets.token_hex(12)}")
+    admission.check_params(state, params)
     eog_ids = tuple(sorted(state.model.tokenizer.eog_ids))
     wanted = Request(request_id=request_id, prompt_ids=ids, params=params, eog_ids=eog_ids)
     generation = Generation(state, wanted, route="/generate", continuation=True)

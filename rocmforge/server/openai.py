@@ -116,6 +116,7 @@ async def _completion_prompt(state: ServerState, prompt: str | list[int]) -> tup
 def _request(
     state: ServerState, name: str, ids: tuple[int, ...], params: SamplingParams
 ) -> Request:
+    admission.check_params(state, params)
     eog_ids = tuple(sorted(state.model.tokenizer.eog_ids))
     return Request(request_id=RequestId(name), prompt_ids=ids, params=params, eog_ids=eog_ids)
 

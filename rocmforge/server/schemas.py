@@ -4,15 +4,70 @@ refused (unsupported.py), wrong types are a 400 that names the field."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from rocmforge.errors import InvalidRequest
-from rocmforge.request import SamplingParams
+from rocmforge.request import MAX_CHOICES, MAX_LOGIT_BIAS, MAX_STOP_STRINGS, SamplingParams
 
-TokenIdList = list[Annotated[int, Field(strict=True)]]
-Stop = str | list[str] | None
+MAX_MESSAGES: Final = 2**16
+MAX_STOP_TOKEN_IDS: Final = 1024
+
+
+def _at_most(limit: int) -> BeforeValidator:
+    """Refuses a longer list or object before its items are looked at: validation runs on the event
+    loop, and a body of some megabytes holds millions of items."""
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, (list, dict)) and len(value) > limit:
+            name = info.field_name
+            raise InvalidRequest(f"{name} may have at most {limit} entries", param=name)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _is_ids(value: Any) -> bool:
+    # By exact type, at C speed: true is no token id.
+    return isinstance(value, list) and set(map(type, value)) == {int}
+
+
+def _id_list(value: Any) -> list[int]:
+    if value == [] or _is_ids(value):
+        ids: list[int] = value
+        return ids
+    raise InvalidRequest("tokens must be a list of token ids", param="tokens")
+
+
+def _prompt(value: Any) -> Any:
+    """By hand: of a union of list types, each is tried item by item."""
+    if isinstance(value, str) or _is_ids(value):
+        return value
+    if isinstance(value, list) and len(value) > MAX_CHOICES:
+        raise InvalidRequest(f"at most {MAX_CHOICES} prompts are allowed", param="prompt")
+    if isinstance(value, list) and (
+        all(isinstance(item, str) for item in value) or all(map(_is_ids, value))
+    ):
+        return value
+    raise InvalidRequest("prompt must be a text, token ids, or a list of either", param="prompt")
+
+
+Prompt = Annotated[str | list[int] | list[str] | list[list[int]], PlainValidator(_prompt)]
+TokenIds = Annotated[list[int], PlainValidator(_id_list)]
+Messages = Annotated[list[dict[str, Any]], _at_most(MAX_MESSAGES), Field(min_length=1)]
+Stop = Annotated[str | list[str] | None, _at_most(MAX_STOP_STRINGS)]
+LogitBias = Annotated[dict[str, float] | None, _at_most(MAX_LOGIT_BIAS)]
+StopTokenIds = Annotated[list[int] | None, _at_most(MAX_STOP_TOKEN_IDS)]
 
 
 class Body(BaseModel):
@@ -43,11 +98,11 @@ class SamplingBody(Body):
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: LogitBias = None
     seed: int | None = None
     n: int | None = None
     stop: Stop = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: StopTokenIds = None
     min_tokens: int | None = None
     ignore_eos: bool | None = None
     stream: bool | None = None
@@ -85,7 +140,7 @@ class SamplingBody(Body):
 class ChatBody(SamplingBody):
     """POST /v1/chat/completions."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Messages
     max_completion_tokens: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -104,7 +159,7 @@ class ChatBody(SamplingBody):
 class CompletionBody(SamplingBody):
     """POST /v1/completions; `prompt` is a text, token ids, or a list of either."""
 
-    prompt: str | TokenIdList | list[str] | list[TokenIdList]
+    prompt: Prompt
     logprobs: int | None = None
 
     def params(self) -> SamplingParams:
@@ -164,13 +219,13 @@ class TokenizeBody(Body):
 class DetokenizeBody(Body):
     """POST /detokenize."""
 
-    tokens: TokenIdList
+    tokens: TokenIds
 
 
 class ApplyTemplateBody(Body):
     """POST /apply-template."""
 
-    messages: list[dict[str, Any]] = Field(min_length=1)
+    messages: Messages
     tools: list[dict[str, Any]] | None = None
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
