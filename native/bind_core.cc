@@ -109,10 +109,10 @@ void run(Program& program, const Ints& token_ids, const Ints& positions, const I
   if (positions.size() != token_ids.size() || query_start.size() != context_len.size() + 1 ||
       block_tables.shape(0) != context_len.size() || block_copies.shape(1) != 2)
     throw std::invalid_argument("the step's arrays do not belong together");
+  program.check(step);
   if (static_cast<int64_t>(logits.shape(0)) < step.n_rows ||
       static_cast<int64_t>(logits.shape(1)) != program.logits_width() || counter.size() != 1)
     throw std::invalid_argument("the logits or the counter have the wrong size");
-  program.check(step);
   const nb::gil_scoped_release release;
   program.run(step, logits.data(), counter.data());
 }
@@ -200,7 +200,10 @@ void bind_core(nb::module_& m) {
           nb::arg("layer") = 0, nb::arg("n_heads") = 0, nb::arg("head_dim") = 0,
           nb::arg("rope_dim") = 0, nb::arg("window") = 0, nb::arg("table") = 0,
           nb::arg("neox") = false, nb::arg("factor") = 0.0f)
-      .def("run", &run);
+      // Arrays of another type are refused: a conversion would wrap ids that do not fit.
+      .def("run", &run, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
 }
 
 }  // namespace rocmforge

@@ -32,11 +32,13 @@ void map_lanes(float* out, const float* a, const float* b, int64_t n, Function f
 }
 
 // e^x for x in [-87.3, 88], 0 below: range reduction by ln 2 in two parts (Cody and Waite), then a
-// Taylor polynomial of degree 7 on |r| <= ln(2)/2, whose remainder is below 1e-8.
+// Taylor polynomial of degree 7 on |r| <= ln(2)/2, whose remainder is below 1e-8. NaN stays NaN: a
+// softmax must not make a plain number of a broken score. f8_max and f8_min give their second operand
+// when either is NaN, hence their order; n has to be a number.
 F8 exp_lanes(F8 x) {
   const F8 lowest = f8_set1(-87.3f);
-  const F8 clamped = f8_min(f8_max(x, lowest), f8_set1(88.0f));
-  const F8 n = f8_round(f8_mul(clamped, f8_set1(1.44269504f)));
+  const F8 clamped = f8_min(f8_set1(88.0f), f8_max(lowest, x));
+  const F8 n = f8_max(f8_round(f8_mul(clamped, f8_set1(1.44269504f))), f8_set1(-126.0f));
   F8 r = f8_sub(clamped, f8_mul(n, f8_set1(0.693359375f)));
   r = f8_add(r, f8_mul(n, f8_set1(2.12194440e-4f)));
   F8 p = f8_set1(1.0f / 5040.0f);

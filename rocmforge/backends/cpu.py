@@ -68,9 +68,13 @@ class CpuProgram:
                 self._logits,
                 self._counter,
             )
-        except (ValueError, TypeError) as error:
-            # TypeError: an array of another type or shape than the binding takes.
+        except ValueError as error:
             raise InferenceFailed(f"the step cannot be run: {error}") from error
+        except TypeError as error:
+            raise InferenceFailed(
+                "the step cannot be run: its arrays must be contiguous, int32, and of the "
+                "dimensions that StepPlan gives"
+            ) from error
         return self._logits[: len(step.logits_rows)]
 
     def close(self) -> None:
