@@ -11,13 +11,12 @@ from rocmforge.backends.cpu import KERNEL_TYPES
 from rocmforge.backends.ops import TensorSource
 from rocmforge.backends.select import available_isas
 from rocmforge.quant.formats import GGMLType, row_bytes
-from rocmforge.quant.reference import decode
 from tests.support.kernel_bench import cpu, one_sequence, reference, run, source, table, vector
+from tests.support.rounding import assert_within, matmul_bound
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 DECODED_TYPES = ("Q4_1", "Q5_0", "Q5_1")
 SUPER_BLOCK = ("Q4_K", "Q5_K", "Q6_K")
-EPSILON = 2.0**-24
 
 
 def product(x, w, bias=None):
@@ -28,40 +27,16 @@ def multiply(ops, weights, x):
     return ops.matmul(x, weights["w"], weights.get("bias"))
 
 
-def bound(x, w, n_blocks, bias):
-    """How far a float32 sum may be from a float64 one: each of its n roundings adds at most half a
-    unit of what has been summed, which is at most Σ|terms|. A quantised block is one term, made of
-    four rounded factors; a float column is one term of one rounding. The reference rounds its
-    result once more."""
-    n_roundings = n_blocks + 6
-    magnitude = np.abs(x) @ np.abs(w).T + (0 if bias is None else np.abs(bias))
-    return n_roundings * EPSILON * magnitude + 1e-30
-
-
-def assert_close(type_name, got, expected, x, values, bias):
-    block = 1 if type_name in (*FLOAT_TYPES, *DECODED_TYPES) else 256 if "_K" in type_name else 32
-    # Quantised activations differ from x by half a step at most, a 254th of their block's peak.
-    worst = np.abs(x) + (0 if block == 1 else np.abs(x).max() / 254)
-    # Minimum and scaled part are summed apart and cancel: count both.
-    factor = 4 if type_name in ("Q4_K", "Q5_K", "Q4_0", "Q6_K") else 1
-    spread = np.abs(values) + (np.abs(values).max() if factor > 1 else 0)
-    allowed = factor * bound(worst, spread, values.shape[1] // block, bias)
-    error = np.abs(got.astype(np.float64) - expected)
-    at = np.unravel_index(np.argmax(error / allowed), error.shape)
-    assert (error <= allowed).all(), f"{at}: {got[at]} is not {expected[at]} ± {allowed[at]}"
-
-
 def check(type_name, rows, cols, n_tokens, with_bias, isa, seed=0):
     rng = np.random.default_rng([seed, rows, cols, n_tokens])
     x = rng.standard_normal((n_tokens, cols)).astype(np.float32)
     w = source("w", type_name, rng.standard_normal((rows, cols)).astype(np.float32))
-    values = decode(w.type, bytes(w.data), rows * cols).reshape(rows, cols)
     bias = rng.standard_normal(rows).astype(np.float32) if with_bias else None
     step = [one_sequence(n_tokens)]
     is_float = type_name in (*FLOAT_TYPES, *DECODED_TYPES)
     (expected,) = run(reference(exact=is_float), product(x, w, bias), multiply, step)
     (got,) = run(cpu(isa), product(x, w, bias), multiply, step)
-    assert_close(type_name, got, expected, x, values, bias)
+    assert_within(got, expected, matmul_bound(x, w, 0.0 if bias is None else bias))
 
 
 @pytest.mark.parametrize("isa", available_isas())
@@ -127,14 +102,13 @@ def test_every_bit_of_a_block_counts(type_name):
             for place in places:
                 raw[row, start + place : start + place + 2] = halves[(row + place) % 3]
     w = TensorSource("w", type_, (24, 256), memoryview(raw.tobytes()))
-    values = decode(type_, raw.tobytes(), 24 * 256).reshape(24, 256)
     x = rng.standard_normal((5, 256)).astype(np.float32)
     x[1] = 127.0  # every activation at its largest: the sums of products too
     x[2] = -127.0
     (expected,) = run(reference(), product(x, w), multiply, [one_sequence(5)])
     for isa in available_isas():
         (got,) = run(cpu(isa), product(x, w), multiply, [one_sequence(5)])
-        assert_close(type_name, got, expected, x, values, None)
+        assert_within(got, expected, matmul_bound(x, w))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
