@@ -13,13 +13,15 @@ from typing import Any
 from rocmforge.clock import unix_s
 from rocmforge.config import ServerConfig
 from rocmforge.embedded import EMBEDDED_MODEL_PATH
-from rocmforge.errors import IoError, ModelLoading, ModelNotFound, RocmForgeError
+from rocmforge.errors import InternalError, IoError, ModelLoading, ModelNotFound, RocmForgeError
 from rocmforge.gguf.reader import GGUFFile
+from rocmforge.observe.log import get_logger
 from rocmforge.text.chat_template import DEFAULT_NAME, read_templates
 from rocmforge.text.template_process import TemplateProcess
 from rocmforge.text.tokenizer import Tokenizer
 
 EMBEDDED_NAME = "embedded"
+_log = get_logger(__name__)
 
 
 class ServedModel:
@@ -84,6 +86,9 @@ class ServedModel:
             await self._templates.start()
         except RocmForgeError as error:
             self._error = error
+        except Exception as error:  # noqa: BLE001  # a defect: told to every request, not at the end
+            _log.exception("model_text_failed", error=repr(error))
+            self._error = InternalError("the model's tokenizer cannot be read; the log says why")
 
     async def close(self) -> None:
         """End the helper process of the templates."""

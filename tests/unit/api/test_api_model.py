@@ -175,7 +175,8 @@ def test_no_chat_template_is_said(tmp_path):
         assert not model.has_chat_template
         with pytest.raises(InvalidRequest, match="no chat template"):
             model.chat(QUESTION)
-        assert model.generate("hello", SamplingParams(max_tokens=2)).usage.completion_tokens == 2
+        two_tokens = SamplingParams(max_tokens=2, ignore_eos=True)
+        assert model.generate("hello", two_tokens).usage.completion_tokens == 2
 
 
 # ---------------------------------------------------------------------- its end
