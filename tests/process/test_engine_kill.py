@@ -18,7 +18,8 @@ from tests.support.live_engine import (
 
 
 async def test_streams_are_identical_over_three_kills():
-    requests = mixed_requests()
+    # Long enough that the last to begin has begun well before the first has nearly ended.
+    requests = mixed_requests(max_tokens=350)
     async with live_engine() as client:
         undisturbed = await Streams(client, requests).read()
         assert client.status.restarts_total == 0
