@@ -279,11 +279,15 @@ def _read_scores(metadata: Mapping[str, object], n_tokens: int, *, required: boo
     _check_length("scores", len(raw), n_tokens)
     scores: list[float] = []
     for index, value in enumerate(raw):
-        if type(value) not in (float, int) or not math.isfinite(value):  # type: ignore[arg-type]
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, float | int)
+            or not math.isfinite(value)
+        ):
             raise InvalidModelFile(
                 f"{PREFIX}scores[{index}] must be a finite number, got {_short(value)}"
             )
-        scores.append(float(value))  # type: ignore[arg-type]
+        scores.append(float(value))
     return scores
 
 

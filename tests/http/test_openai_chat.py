@@ -5,6 +5,8 @@ from __future__ import annotations
 import openai
 import pytest
 
+from tests.support.live_server import eventually
+
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]
 TELL = [{"role": "user", "content": "Count from 1 to 40."}]
 
@@ -179,6 +181,15 @@ class TestErrors:
         part = {"type": "image_url", "image_url": {"url": "data:"}}
         with pytest.raises(openai.BadRequestError, match="text only"):
             ask(client, [{"role": "user", "content": [part]}])
+
+
+def test_closing_a_stream_cancels_its_request(client, server):
+    before = server.metric("rocmforge_requests_cancelled_total")
+    stream = ask(client, max_tokens=3000, stream=True, extra_body={"ignore_eos": True})
+    next(iter(stream))
+    stream.close()
+    eventually(lambda: server.metric("rocmforge_requests_cancelled_total") == before + 1)
+    eventually(lambda: server.get("/health").json()["checks"]["requests"]["active"] == 0)
 
 
 def test_models(client):
