@@ -3,14 +3,18 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 namespace rocmforge {
 
 #ifdef ROCMFORGE_SANITIZE
 
-Arena::Arena(size_t bytes) : data_(static_cast<uint8_t*>(std::calloc(bytes ? bytes : 1, 1))), bytes_(bytes) {
+Arena::Arena(size_t bytes) : bytes_(bytes) {
+  const size_t whole = (bytes + 64) / 64 * 64;  // as aligned_alloc wants it, and never nothing
+  data_ = static_cast<uint8_t*>(std::aligned_alloc(64, whole));
   if (data_ == nullptr) throw std::bad_alloc();
+  std::memset(data_, 0, whole);
 }
 
 Arena::~Arena() { std::free(data_); }

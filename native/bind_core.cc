@@ -33,8 +33,22 @@ WeightType type_by_name(const std::string& name) {
   throw std::invalid_argument("no kernel multiplies " + name);
 }
 
+std::vector<std::string> weight_types() {
+  std::vector<std::string> names;
+  for (const WeightLayout& layout : kLayouts) names.emplace_back(layout.name);
+  return names;
+}
+
+const char* act_name(ActKind act) {
+  switch (act) {
+    case ActKind::Float: return "float";
+    case ActKind::Int8x32: return "int8x32";
+    default: return "int8x256";
+  }
+}
+
 const Kernels& kernels_by_name(const std::string& isa) {
-  const Kernels* tables[2];
+  const Kernels* tables[kMaxTables];
   const int n = available_kernels(tables);
   for (int i = 0; i < n; ++i) {
     if (isa == tables[i]->isa) return *tables[i];
@@ -43,7 +57,7 @@ const Kernels& kernels_by_name(const std::string& isa) {
 }
 
 std::vector<std::string> available_isas() {
-  const Kernels* tables[2];
+  const Kernels* tables[kMaxTables];
   const int n = available_kernels(tables);
   std::vector<std::string> names;
   for (int i = 0; i < n; ++i) names.emplace_back(tables[i]->isa);
@@ -61,7 +75,7 @@ void check_range(const Weights& weights, int64_t offset, int64_t bytes) {
     throw std::invalid_argument("a tensor lies outside the weights");
 }
 
-// Interleaves n_rows rows, beginning with row first_row (a multiple of 8), of a matrix at offset.
+// Interleaves n_rows rows, beginning with row first_row (a multiple of 16), of a matrix at offset.
 void pack(Weights& weights, ThreadPool& pool, int64_t offset, const std::string& type_name,
           int64_t cols, int64_t first_row, int64_t n_rows, const Bytes& data) {
   const WeightType type = type_by_name(type_name);
@@ -69,7 +83,7 @@ void pack(Weights& weights, ThreadPool& pool, int64_t offset, const std::string&
   if (cols <= 0 || cols % layout.block_cols != 0 || n_rows < 0 || first_row < 0 ||
       first_row % kGroupRows != 0)
     throw std::invalid_argument("rows or columns do not fill groups and blocks");
-  const int64_t row_bytes = cols / layout.block_cols * layout.file_block_bytes;
+  const int64_t row_bytes = cols / layout.block_cols * layout.file_bytes;
   if (static_cast<int64_t>(data.size()) != n_rows * row_bytes)
     throw std::invalid_argument("the tensor's data has another size than its rows");
   const int64_t stride = group_bytes(type, cols);
@@ -77,7 +91,7 @@ void pack(Weights& weights, ThreadPool& pool, int64_t offset, const std::string&
   check_range(weights, start, group_count(n_rows) * stride);
   const uint8_t* from = data.data();
   const nb::gil_scoped_release release;
-  pool.for_range(group_count(n_rows), 16, [&](int64_t begin, int64_t end, int) {
+  pool.for_range(group_count(n_rows), 4, [&](int64_t begin, int64_t end, int) {
     for (int64_t g = begin; g < end; ++g) {
       const int rows = static_cast<int>(std::min<int64_t>(kGroupRows, n_rows - g * kGroupRows));
       pack_group(type, from + g * kGroupRows * row_bytes, rows, cols,
@@ -125,6 +139,8 @@ std::shared_ptr<Program> make_program(std::shared_ptr<Weights> weights,
                                       int64_t logits_width, size_t arena_bytes) {
   // Half a vector of a head would need masks in the inner loops; no family has such heads.
   if (head_dim % 8 != 0) throw std::invalid_argument("head_dim is not a multiple of 8");
+  if (block_tokens != 8 && block_tokens % 16 != 0)
+    throw std::invalid_argument("block_tokens is neither 8 nor a multiple of 16");
   if (n_layers < 1 || n_kv_heads < 1 || head_dim < 1 || n_blocks < 1 || block_tokens < 1 ||
       max_tokens < 1 || max_sequences < 1 || max_rows < 0 || logits_width < 1)
     throw std::invalid_argument("a size of the program is not positive");
@@ -162,13 +178,16 @@ void bind_op(nb::module_& m) {
 void bind_core(nb::module_& m) {
   bind_op(m);
   m.attr("LOGITS") = kLogits;
+  m.attr("NONE") = kNone;
   m.def("available_isas", &available_isas);
   m.def("failing_kernels", &failing_kernels, nb::arg("isa"));
   m.def("matrix_bytes", [](const std::string& type, int64_t rows, int64_t cols) {
     return matrix_bytes(type_by_name(type), rows, cols);
   });
-  m.def("quantized_row_bytes", [](const std::string& type, int64_t cols) {
-    return quantized_row_bytes(layout_of(type_by_name(type)).act, cols);
+  m.def("weight_types", &weight_types);
+  m.def("act_kind", [](const std::string& type) { return act_name(layout_of(type_by_name(type)).act); });
+  m.def("act_bytes", [](const std::string& type, int64_t cols, int64_t rows) {
+    return ActView{nullptr, layout_of(type_by_name(type)).act, cols, rows}.bytes();
   });
   nb::class_<ThreadPool>(m, "ThreadPool")
       .def(nb::init<int>(), nb::arg("n_threads"))
@@ -187,15 +206,15 @@ void bind_core(nb::module_& m) {
       .def("add_frequencies", &Program::add_frequencies)
       .def(
           "add",
-          [](Program& program, OpKind kind, bool of_rows, Place x, Place y, Place out,
+          [](Program& program, OpKind kind, int stage, bool of_rows, Place x, Place y, Place out,
              int64_t width, int64_t n_out, int64_t weight, int64_t bias, const std::string& type,
              int layer, int n_heads, int head_dim, int rope_dim, int window, int table, bool neox,
              float factor) {
-            program.add({kind, of_rows, x, y, out, width, n_out, weight, bias, type_by_name(type),
+            program.add({kind, stage, of_rows, x, y, out, width, n_out, weight, bias, type_by_name(type),
                          layer, n_heads, head_dim, rope_dim, window, table, neox, factor});
           },
-          nb::arg("kind"), nb::kw_only(), nb::arg("of_rows") = false, nb::arg("x") = 0,
-          nb::arg("y") = 0, nb::arg("out") = 0, nb::arg("width") = 0, nb::arg("n_out") = 0,
+          nb::arg("kind"), nb::kw_only(), nb::arg("stage") = 0, nb::arg("of_rows") = false, nb::arg("x") = kNone,
+          nb::arg("y") = kNone, nb::arg("out") = kNone, nb::arg("width") = 0, nb::arg("n_out") = 0,
           nb::arg("weight") = kNone, nb::arg("bias") = kNone, nb::arg("type") = "F32",
           nb::arg("layer") = 0, nb::arg("n_heads") = 0, nb::arg("head_dim") = 0,
           nb::arg("rope_dim") = 0, nb::arg("window") = 0, nb::arg("table") = 0,

@@ -1,4 +1,4 @@
-// The kernels in AVX2 with F16C; this file alone is compiled with -mavx2 -mf16c.
+// The kernels in AVX2 with FMA and F16C; this file alone is compiled for them.
 #define ROCMFORGE_LANES avx2
 #include "lanes_avx2.h"
 

@@ -1,10 +1,15 @@
 // All kernels, written against the lanes of one ISA. Include after lanes_<isa>.h, with
-// ROCMFORGE_LANES naming its namespace. No fused multiply-add, no sum whose order depends on the
-// batch: one accumulator per output, columns ascending.
+// ROCMFORGE_LANES naming its namespace. No contraction that is not written as f_fma, no sum whose
+// order depends on the batch: one accumulator per output, columns ascending.
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 #include <initializer_list>
+#include <type_traits>
 
 #include "kernels.h"
+
+#include "formats.h"
 
 #include "kernels_matmul.h"
 
@@ -17,9 +22,12 @@ namespace rocmforge::ROCMFORGE_LANES {
 const Kernels& table(const char* isa) {
   static const Kernels kernels = {
       isa,
-      {matmul_group<DotFloat<DotF32>>, matmul_group<DotFloat<DotF16>>,
-       matmul_group<DotFloat<DotBF16>>, matmul_group<DotQ8_0>, matmul_group<DotQ4_0>,
-       matmul_group<DotScaledMin<128>>, matmul_group<DotScaledMin<160>>, matmul_group<DotQ6_K>},
+      {matmul<DotFloat<WeightsF32>>, matmul<DotFloat<WeightsF16>>, matmul<DotFloat<WeightsBF16>>,
+       matmul<DotBlocks<CodesQ8_0>>, matmul<DotBlocks<CodesQ4_0>>, matmul<DotBlocks<CodesQ4_1>>,
+       matmul<DotBlocks<CodesQ5_0>>, matmul<DotBlocks<CodesQ5_1>>, matmul<DotBlocks<CodesIQ4_NL>>,
+       matmul<DotBlocks<CodesMXFP4>>, matmul<DotSuperBlocks<CodesIQ4_XS>>,
+       matmul<DotSuperBlocks<CodesQ4_K>>, matmul<DotSuperBlocks<CodesQ5_K>>,
+       matmul<DotSuperBlocks<CodesQ6_K>>},
       quantize,
       rms_norm,
       add,

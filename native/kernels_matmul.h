@@ -1,220 +1,291 @@
-// Dot products of activation rows with a group of eight weight rows, one struct per format. Part of
-// kernels_impl.h, whose rules hold here.
+// Matrix products of quantised or float activations with groups of sixteen weight rows. Part of
+// kernels_impl.h, whose rules hold here: one accumulator per output, blocks in ascending order,
+// products inside a block exact.
 
 namespace rocmforge::ROCMFORGE_LANES {
 namespace {
 
-struct DotF32 {
-  static constexpr int kBytes = 32;
-  static F8 weights(const uint8_t* w) { return f8_load(reinterpret_cast<const float*>(w)); }
-};
-struct DotF16 {
-  static constexpr int kBytes = 16;
-  static F8 weights(const uint8_t* w) { return f8_from_f16(w); }
-};
-struct DotBF16 {
-  static constexpr int kBytes = 16;
-  static F8 weights(const uint8_t* w) { return f8_from_bf16(w); }
+// One group's weights.
+struct Group {
+  const uint8_t* codes;
+  const uint8_t* fields;
 };
 
-template <class Format>
-struct DotFloat {
-  template <int NT>
-  static void dot(const uint8_t* w, int64_t n_blocks, const ActRow* rows, F8* acc) {
-    for (int64_t c = 0; c < n_blocks; ++c, w += Format::kBytes) {
-      const F8 weights = Format::weights(w);
-      for (int t = 0; t < NT; ++t) {
-        acc[t] = f8_add(acc[t], f8_mul(weights, f8_set1(rows[t].x[c])));
-      }
-    }
+// Calls f(std::integral_constant<int, First + i>) for i in [0, Count).
+template <int kFirst, int kCount, class F>
+inline __attribute__((always_inline)) void unrolled(const F& f) {
+  if constexpr (kCount > 0) {
+    f(std::integral_constant<int, kFirst>{});
+    unrolled<kFirst + 1, kCount - 1>(f);
   }
-};
+}
 
-struct DotQ8_0 {
-  template <int NT>
-  static void dot(const uint8_t* w, int64_t n_blocks, const ActRow* rows, F8* acc) {
-    for (int64_t b = 0; b < n_blocks; ++b, w += 272) {
-      I8 sum[NT];
-      for (int t = 0; t < NT; ++t) sum[t] = i8_zero();
-      for (int v = 0; v < 8; ++v) {
-        const B32 weights = b32_load(w + 16 + 32 * v);
-        const B32 magnitude = b32_abs(weights);  // -128 becomes 128, as unsigned
-        for (int t = 0; t < NT; ++t) {
-          const B32 signed_act = b32_sign(b32_quad(rows[t].q + 32 * b + 4 * v), weights);
-          sum[t] = i8_add(sum[t], i8_add_pairs(h16_mul_pairs(magnitude, signed_act)));
-        }
-      }
-      const F8 d = f8_from_f16(w);
-      for (int t = 0; t < NT; ++t) {
-        acc[t] = f8_add(acc[t], f8_mul(f8_mul(d, f8_set1(rows[t].d[b])), i8_to_f8(sum[t])));
-      }
-    }
+// parts[t] += dot products of one quad with each row's activations at q[t].
+template <class Codes, int NT>
+inline __attribute__((always_inline)) void dot_quad(Parts* parts, const Bytes& code,
+                                                    const int8_t* const* q, int64_t column) {
+  if constexpr (Codes::kSigned) {
+    const SignedBytes w = b_signed(code);
+    for (int t = 0; t < NT; ++t) parts[t] = p_dot_signed(parts[t], w, q[t] + column);
+  } else {
+    for (int t = 0; t < NT; ++t) parts[t] = p_dot(parts[t], code, q[t] + column);
   }
-};
+}
 
-// 32 columns of nibbles at w. 8 · 2 · 15 · 127 = 30480 fits int16.
-template <int NT>
-void dot_nibbles(const uint8_t* w, const ActRow* rows, int64_t column, I8* sum) {
-  H16 part[NT];
-  for (int t = 0; t < NT; ++t) part[t] = h16_zero();
-  for (int v = 0; v < 4; ++v) {
-    const B32 both = b32_load(w + 32 * v);
-    const B32 low = b32_and(both, 15);
-    const B32 high = b32_shr<4>(both);
+// Sums quads [kFirst, kFirst + kCount) of a sub-block in as many Parts as are needed, handing each
+// lot to `sink(parts)`. code(v) gives quad v.
+template <class Codes, int NT, int kFirst, int kCount, class Code, class Sink>
+inline __attribute__((always_inline)) void dot_quads(const Code& code, const int8_t* const* q,
+                                                     int64_t column, const Sink& sink) {
+  constexpr int kLot =
+      kPartsAreInts || Codes::kQuadsPerPart > kCount ? kCount : Codes::kQuadsPerPart;
+  Parts parts[NT];
+  for (int t = 0; t < NT; ++t) parts[t] = p_zero();
+  unrolled<kFirst, kLot>([&](auto v) __attribute__((always_inline)) {
+    dot_quad<Codes, NT>(parts, code(v), q, column + 4 * v);
+  });
+  sink(parts);
+  if constexpr (kLot < kCount) {
+    dot_quads<Codes, NT, kFirst + kLot, kCount - kLot>(code, q, column, sink);
+  }
+}
+
+// With few rows weights stream from memory, and hardware alone keeps too few lines on the way: far
+// ahead into the second cache, nearer into the first.
+constexpr int64_t kPrefetchAhead = 8192;
+constexpr int64_t kPrefetchNear = 2048;
+
+template <int kBytes>
+inline __attribute__((always_inline)) void prefetch_ahead(const uint8_t* at) {
+  for (int i = 0; i < kBytes; i += 64) {
+    __builtin_prefetch(at + kPrefetchAhead + i, 0, 2);
+    __builtin_prefetch(at + kPrefetchNear + i, 0, 3);
+  }
+}
+
+// A float scale per 32 columns: Σ d · d_a · (Σ code · q) (+ m · d_a · Σ q).
+template <class Codes>
+struct DotBlocks {
+  static constexpr WeightType kType = Codes::kType;
+  static constexpr int kTile = kTileTokens;
+  static constexpr int64_t kChunkCols = 2048;
+
+  static Floats scales(const uint8_t* fields) {
+    if constexpr (kType == WeightType::MXFP4) return f_from_e8m0_halved(fields);
+    return f_from_f16(fields);
+  }
+
+  template <int NT>
+  static void dot(const Group& g, int64_t begin, int64_t end, const ActView& x, int64_t row,
+                  Floats* acc) {
+    constexpr WeightLayout kLayout = layout_of(kType);
+    const int8_t* q[NT];
+    const float* da[NT];
+    const int32_t* sums[NT];
     for (int t = 0; t < NT; ++t) {
-      const int8_t* q = rows[t].q + column + 4 * v;
-      part[t] = h16_add(part[t], h16_mul_pairs(low, b32_quad(q)));
-      part[t] = h16_add(part[t], h16_mul_pairs(high, b32_quad(q + 16)));
+      q[t] = x.q(row + t), da[t] = x.d(row + t), sums[t] = x.sums(row + t);
     }
-  }
-  for (int t = 0; t < NT; ++t) sum[t] = i8_add_pairs(part[t]);
-}
-
-struct DotQ4_0 {
-  template <int NT>
-  static void dot(const uint8_t* w, int64_t n_blocks, const ActRow* rows, F8* acc) {
-    for (int64_t b = 0; b < n_blocks; ++b, w += 144) {
-      I8 sum[NT];
-      dot_nibbles<NT>(w + 16, rows, 32 * b, sum);
-      const F8 d = f8_from_f16(w);
-      for (int t = 0; t < NT; ++t) {  // stored values are 8 too large
-        const I8 centred = i8_sub(sum[t], i8_set1(8 * rows[t].sums[b]));
-        acc[t] = f8_add(acc[t], f8_mul(f8_mul(d, f8_set1(rows[t].d[b])), i8_to_f8(centred)));
-      }
-    }
-  }
-};
-
-// Bit kQuad of every byte, moved to bit 4.
-template <int kQuad>
-B32 fifth_bit(B32 plane) {
-  const B32 bit = b32_and(plane, 1 << kQuad);
-  if constexpr (kQuad < 4) return b32_shl<4 - kQuad>(bit);
-  if constexpr (kQuad > 4) return b32_shr<kQuad - 4>(bit);
-  return bit;
-}
-
-// Quads kQuad … kQuad + 1 … of five-bit values; four of them fit int16: 4 · 2 · 31 · 127 = 31496.
-template <int NT, int kVector>
-void dot_fives(const uint8_t* w, B32 plane, const ActRow* rows, int64_t column, H16* low_part,
-               H16* high_part) {
-  const B32 both = b32_load(w + 32 * kVector);
-  const B32 low = b32_or(b32_and(both, 15), fifth_bit<kVector>(plane));
-  const B32 high = b32_or(b32_shr<4>(both), fifth_bit<kVector + 4>(plane));
-  for (int t = 0; t < NT; ++t) {
-    const int8_t* q = rows[t].q + column + 4 * kVector;
-    low_part[t] = h16_add(low_part[t], h16_mul_pairs(low, b32_quad(q)));
-    high_part[t] = h16_add(high_part[t], h16_mul_pairs(high, b32_quad(q + 16)));
-  }
-}
-
-template <int NT>
-void dot_five_bits(const uint8_t* w, const ActRow* rows, int64_t column, I8* sum) {
-  H16 low_part[NT], high_part[NT];
-  for (int t = 0; t < NT; ++t) low_part[t] = high_part[t] = h16_zero();
-  const B32 plane = b32_load(w + 128);
-  dot_fives<NT, 0>(w, plane, rows, column, low_part, high_part);
-  dot_fives<NT, 1>(w, plane, rows, column, low_part, high_part);
-  dot_fives<NT, 2>(w, plane, rows, column, low_part, high_part);
-  dot_fives<NT, 3>(w, plane, rows, column, low_part, high_part);
-  for (int t = 0; t < NT; ++t) {
-    sum[t] = i8_add(i8_add_pairs(low_part[t]), i8_add_pairs(high_part[t]));
-  }
-}
-
-// Q4_K and Q5_K: Σ over blocks of d·d_a·Σ scale·dot − dmin·d_a·Σ min·(sum of activations).
-template <int kSubBytes>
-struct DotScaledMin {
-  template <int NT>
-  static void dot(const uint8_t* w, int64_t n_blocks, const ActRow* rows, F8* acc) {
-    for (int64_t b = 0; b < n_blocks; ++b, w += 160 + 8 * kSubBytes) {
-      I8 scaled[NT], shift[NT];
-      for (int t = 0; t < NT; ++t) scaled[t] = shift[t] = i8_zero();
-      for (int s = 0; s < 8; ++s) {
-        I8 sum[NT];
-        const uint8_t* sub = w + 160 + s * kSubBytes;
-        if constexpr (kSubBytes == 128) {
-          dot_nibbles<NT>(sub, rows, 256 * b + 32 * s, sum);
-        } else {
-          dot_five_bits<NT>(sub, rows, 256 * b + 32 * s, sum);
+    for (int64_t b = begin; b < end; ++b) {
+      const uint8_t* codes = g.codes + b * kLayout.code_bytes;
+      prefetch_ahead<kLayout.code_bytes>(codes);
+      Ints sum[NT];
+      for (int t = 0; t < NT; ++t) sum[t] = i_zero();
+      dot_quads<Codes, NT, 0, 8>(
+          [&](auto v) __attribute__((always_inline)) { return Codes::template code<v>(codes); }, q,
+          32 * b, [&](const Parts* parts) __attribute__((always_inline)) {
+            for (int t = 0; t < NT; ++t) sum[t] = p_added(sum[t], parts[t]);
+          });
+      const uint8_t* fields = g.fields + b * kLayout.field_bytes;
+      const Floats d = scales(fields);
+      for (int t = 0; t < NT; ++t) {
+        if constexpr (kTotalOffset<Codes> != 0) {
+          sum[t] = i_sub(sum[t], i_shl<log2_of(kTotalOffset<Codes>)>(i_set1(sums[t][16 * b])));
         }
-        const I8 scale = i8_from_u8(w + 32 + 8 * s);
-        const I8 low = i8_from_u8(w + 96 + 8 * s);
+        acc[t] = f_fma(f_mul(d, f_set1(da[t][16 * b])), i_to_f(sum[t]), acc[t]);
+      }
+      if constexpr (Codes::kHasMin) {
+        const Floats m = f_from_f16(fields + 32);
         for (int t = 0; t < NT; ++t) {
-          const int32_t* sums = rows[t].sums + 16 * b + 2 * s;
-          scaled[t] = i8_add(scaled[t], i8_mul(scale, sum[t]));
-          shift[t] = i8_add(shift[t], i8_mul(low, i8_set1(sums[0] + sums[1])));
+          const float total = static_cast<float>(sums[t][16 * b]);
+          acc[t] = f_fma(f_mul(m, f_set1(da[t][16 * b])), f_set1(total), acc[t]);
         }
-      }
-      const F8 d = f8_from_f16(w), dmin = f8_from_f16(w + 16);
-      for (int t = 0; t < NT; ++t) {
-        const F8 da = f8_set1(rows[t].d[b]);
-        const F8 plus = f8_mul(f8_mul(d, da), i8_to_f8(scaled[t]));
-        const F8 minus = f8_mul(f8_mul(dmin, da), i8_to_f8(shift[t]));
-        acc[t] = f8_add(acc[t], f8_sub(plus, minus));
       }
     }
   }
 };
 
-// 16 columns of six-bit values; two quads fit int16: 2 · 2 · 63 · 127 = 32004.
-template <int NT>
-void dot_sixes(const uint8_t* w, const ActRow* rows, int64_t column, I8* sum) {
-  const B32 first = b32_load(w), second = b32_load(w + 32), pairs = b32_load(w + 64);
-  const B32 quad0 = b32_or(b32_and(first, 15), b32_shl<4>(b32_and(pairs, 0x03)));
-  const B32 quad1 = b32_or(b32_and(second, 15), b32_shl<2>(b32_and(pairs, 0x0C)));
-  const B32 quad2 = b32_or(b32_shr<4>(first), b32_and(pairs, 0x30));
-  const B32 quad3 = b32_or(b32_shr<4>(second), b32_shr<2>(b32_and(pairs, 0xC0)));
-  for (int t = 0; t < NT; ++t) {
-    const int8_t* q = rows[t].q + column;
-    const H16 even = h16_add(h16_mul_pairs(quad0, b32_quad(q)), h16_mul_pairs(quad1, b32_quad(q + 4)));
-    const H16 odd =
-        h16_add(h16_mul_pairs(quad2, b32_quad(q + 8)), h16_mul_pairs(quad3, b32_quad(q + 12)));
-    sum[t] = i8_add(i8_add_pairs(even), i8_add_pairs(odd));
-  }
-}
+// Integer scales below a float scale per 256 columns: Σ d · d_a · (Σ scale · (Σ code · q))
+// (- dmin · d_a · Σ min · Σ q).
+template <class Codes>
+struct DotSuperBlocks {
+  static constexpr WeightType kType = Codes::kType;
+  static constexpr int kTile = kTileTokens;
+  static constexpr int64_t kChunkCols = 2048;
+  static constexpr bool kHasShift = Codes::kHasMin || kTotalOffset<Codes> != 0;
 
-struct DotQ6_K {
+  // Sub-block `s` of 32 columns, the S-th of its unit: scaled += scale · code · q, and what the
+  // minima or the offset take away is summed in shift.
+  template <int NT, int S>
+  static inline __attribute__((always_inline)) void sub_block(
+      const uint8_t* codes, const uint8_t* fields, int unit, const int8_t* const* q,
+      const int16_t* const* sums16, const int16_t* const* sums32, int64_t b, Ints* scaled,
+      Ints* shift) {
+    const int s = unit * Codes::kSubs + S;
+    const int64_t column = 256 * b + 32 * s;
+    const auto code = [&](auto v) __attribute__((always_inline)) {
+      return Codes::template code<S, v>(codes, unit);
+    };
+    const auto add = [&](const Scales& scale) __attribute__((always_inline)) {
+      return [&, scale](const Parts* parts) __attribute__((always_inline)) {
+        for (int t = 0; t < NT; ++t) scaled[t] = p_scaled(scaled[t], parts[t], scale);
+      };
+    };
+    if constexpr (Codes::kScaleCols == 16) {
+      const Pairs pair = s_load(fields + Codes::kScaleField + 32 * s);
+      dot_quads<Codes, NT, 0, 4>(code, q, column, add(s_first(pair)));
+      dot_quads<Codes, NT, 4, 4>(code, q, column, add(s_second(pair)));
+      for (int t = 0; t < NT; ++t) {
+        shift[t] = s_dot(shift[t], pair, sums16[t] + 16 * b + 2 * s);
+      }
+    } else {
+      const Pairs pair = s_load(fields + Codes::kScaleField + 32 * (s / 2));
+      dot_quads<Codes, NT, 0, 8>(code, q, column, add(S % 2 == 0 ? s_first(pair) : s_second(pair)));
+      if constexpr (kHasShift && S % 2 == 1) {
+        const Pairs factors = Codes::kHasMin ? s_load(fields + 192 + 32 * (s / 2)) : pair;
+        for (int t = 0; t < NT; ++t) {
+          shift[t] = s_dot(shift[t], factors, sums32[t] + 8 * b + s - 1);
+        }
+      }
+    }
+  }
+
   template <int NT>
-  static void dot(const uint8_t* w, int64_t n_blocks, const ActRow* rows, F8* acc) {
-    for (int64_t b = 0; b < n_blocks; ++b, w += 1680) {
-      I8 scaled[NT];
-      for (int t = 0; t < NT; ++t) scaled[t] = i8_zero();
-      for (int s = 0; s < 16; ++s) {
-        I8 sum[NT];
-        dot_sixes<NT>(w + 144 + 96 * s, rows, 256 * b + 16 * s, sum);
-        const I8 scale = i8_from_s8(w + 16 + 8 * s);
-        for (int t = 0; t < NT; ++t) {  // stored values are 32 too large
-          const I8 centred = i8_sub(sum[t], i8_set1(32 * rows[t].sums[16 * b + s]));
-          scaled[t] = i8_add(scaled[t], i8_mul(scale, centred));
-        }
+  static void dot(const Group& g, int64_t begin, int64_t end, const ActView& x, int64_t row,
+                  Floats* acc) {
+    constexpr WeightLayout kLayout = layout_of(kType);
+    const int8_t* q[NT];
+    const float* da[NT];
+    const int16_t *sums16[NT], *sums32[NT];
+    for (int t = 0; t < NT; ++t) {
+      q[t] = x.q(row + t), da[t] = x.d(row + t);
+      sums16[t] = x.sums16(row + t), sums32[t] = x.sums32(row + t);
+    }
+    for (int64_t b = begin; b < end; ++b) {
+      const uint8_t* codes = g.codes + b * kLayout.code_bytes;
+      const uint8_t* fields = g.fields + b * kLayout.field_bytes;
+      Ints scaled[NT], shift[NT];
+      for (int t = 0; t < NT; ++t) scaled[t] = shift[t] = i_zero();
+      for (int unit = 0; unit < Codes::kUnits; ++unit) {
+        unrolled<0, Codes::kSubs>([&](auto s) __attribute__((always_inline)) {
+          constexpr int kShare = kLayout.code_bytes / Codes::kUnits / Codes::kSubs;
+          prefetch_ahead<kShare>(codes + (unit * Codes::kSubs + s) * kShare);
+          sub_block<NT, s>(codes, fields, unit, q, sums16, sums32, b, scaled, shift);
+        });
       }
-      const F8 d = f8_from_f16(w);
+      const Floats d = f_from_f16(fields);
       for (int t = 0; t < NT; ++t) {
-        acc[t] = f8_add(acc[t], f8_mul(f8_mul(d, f8_set1(rows[t].d[b])), i8_to_f8(scaled[t])));
+        if constexpr (!Codes::kHasMin && kHasShift) {
+          scaled[t] = i_sub(scaled[t], i_shl<log2_of(kTotalOffset<Codes>)>(shift[t]));
+        }
+        acc[t] = f_fma(f_mul(d, f_set1(da[t][16 * b])), i_to_f(scaled[t]), acc[t]);
+      }
+      if constexpr (Codes::kHasMin) {
+        const Floats dmin = f_from_f16(fields + 32);
+        for (int t = 0; t < NT; ++t) {
+          acc[t] = f_fma(f_mul(dmin, f_set1(-da[t][16 * b])), i_to_f(shift[t]), acc[t]);
+        }
       }
     }
   }
 };
 
-template <class Format, int NT>
-void matmul_tile(const uint8_t* group, int64_t n_blocks, const ActRow* rows, float* out) {
-  F8 acc[NT];
-  for (int t = 0; t < NT; ++t) acc[t] = f8_set1(0.0f);
-  Format::template dot<NT>(group, n_blocks, rows, acc);
-  for (int t = 0; t < NT; ++t) f8_store(out + 8 * t, acc[t]);
+template <class Weights>
+struct DotFloat {
+  static constexpr WeightType kType = Weights::kType;
+  static constexpr int kTile = kTileTokens;
+  static constexpr int64_t kChunkCols = 512;
+
+  template <int NT>
+  static void dot(const Group& g, int64_t begin, int64_t end, const ActView& x, int64_t row,
+                  Floats* acc) {
+    const float* values[NT];
+    Floats sum[NT];
+    for (int t = 0; t < NT; ++t) values[t] = x.x(row + t), sum[t] = acc[t];
+    const uint8_t* codes = g.codes + begin * layout_of(kType).code_bytes;
+    for (int64_t c = begin; c < end; ++c, codes += layout_of(kType).code_bytes) {
+      __builtin_prefetch(codes + kPrefetchAhead, 0, 2);
+      const Floats weights = Weights::at(codes);
+      for (int t = 0; t < NT; ++t) sum[t] = f_fma(weights, f_set1(values[t][c]), sum[t]);
+    }
+    for (int t = 0; t < NT; ++t) acc[t] = sum[t];
+  }
+};
+
+Group group_at(const MatmulTask& m, WeightType type, int64_t g) {
+  const uint8_t* at = m.weights + g * group_bytes(type, m.x.cols);
+  return {at, at + fields_offset(type, m.x.cols)};
 }
 
-// Four rows at a time share the unpacking of a weight; more would not fit sixteen registers.
-template <class Format>
-void matmul_group(const uint8_t* group, int64_t n_blocks, const ActRow* rows, int n, float* out) {
-  int t = 0;
-  for (; t + 4 <= n; t += 4) matmul_tile<Format, 4>(group, n_blocks, rows + t, out + 8 * t);
-  if (t + 2 <= n) {
-    matmul_tile<Format, 2>(group, n_blocks, rows + t, out + 8 * t);
-    t += 2;
+// The totals of one row and group go to the output, whose last group may be narrow.
+void store_totals(const MatmulTask& m, int64_t g, int64_t row, Floats total) {
+  float* out = m.out + row * m.out_stride + kGroupRows * g;
+  const int64_t n = m.n_out - kGroupRows * g;
+  if (n >= kGroupRows) {
+    if (m.bias != nullptr) total = f_add(total, f_load(m.bias + kGroupRows * g));
+    f_store(out, total);
+    return;
   }
-  if (t < n) matmul_tile<Format, 1>(group, n_blocks, rows + t, out + 8 * t);
+  float v[kGroupRows];
+  f_store(v, total);
+  for (int64_t i = 0; i < n; ++i) {
+    out[i] = m.bias == nullptr ? v[i] : v[i] + m.bias[kGroupRows * g + i];
+  }
+}
+
+// Blocks [begin, end) of NT rows from `row`; totals are kept in `totals` unless the columns are whole.
+template <class Dot, int NT>
+void matmul_tile(const MatmulTask& m, const Group& group, int64_t g, int64_t row, int64_t begin,
+                 int64_t end, bool is_last, float* totals) {
+  Floats acc[NT];
+  for (int t = 0; t < NT; ++t) {
+    acc[t] = begin == 0 ? f_set1(0.0f) : f_load(totals + (row + t) * kGroupRows);
+  }
+  Dot::template dot<NT>(group, begin, end, m.x, row, acc);
+  for (int t = 0; t < NT; ++t) {
+    if (is_last) {
+      store_totals(m, g, row + t, acc[t]);
+    } else {
+      f_store(totals + (row + t) * kGroupRows, acc[t]);
+    }
+  }
+}
+
+// NT rows at a time while there are as many, then half of that.
+template <class Dot, int NT>
+void matmul_tiles(const MatmulTask& m, const Group& group, int64_t g, int64_t row, int64_t begin,
+                  int64_t end, bool is_last, float* totals) {
+  for (; row + NT <= m.x.n_rows; row += NT) {
+    matmul_tile<Dot, NT>(m, group, g, row, begin, end, is_last, totals);
+  }
+  if constexpr (NT > 1) {
+    matmul_tiles<Dot, NT / 2>(m, group, g, row, begin, end, is_last, totals);
+  }
+}
+
+// Many rows: a chunk of columns at a time, so that it stays in the first cache while all rows pass.
+template <class Dot>
+void matmul(const MatmulTask& m, int64_t begin, int64_t end, uint8_t* scratch) {
+  constexpr int64_t kBlockCols = layout_of(Dot::kType).block_cols;
+  const int64_t n_blocks = m.x.cols / kBlockCols;
+  const int64_t chunk = m.x.n_rows > Dot::kTile ? Dot::kChunkCols / kBlockCols : n_blocks;
+  float* totals = reinterpret_cast<float*>(scratch);
+  for (int64_t g = begin; g < end; ++g) {
+    const Group group = group_at(m, Dot::kType, g);
+    for (int64_t first = 0; first < n_blocks; first += chunk) {
+      const int64_t last = first + chunk < n_blocks ? first + chunk : n_blocks;
+      matmul_tiles<Dot, Dot::kTile>(m, group, g, 0, first, last, last == n_blocks, totals);
+    }
+  }
 }
 
 }  // namespace

@@ -1,6 +1,13 @@
-// Eight 32-bit lanes in portable C++; lanes_avx2.h has the same operations in AVX2. A kernel written
-// against these gives the same bits with either, because every operation is exact or rounds as IEEE
-// says.
+// Sixteen 32-bit lanes in portable C++; lanes_avx2.h, lanes_avx512.h and lanes_neon.h have the same
+// operations in vector instructions. A kernel written against these gives the same bits with any of
+// them, because every operation is exact or rounds as IEEE says (f_fma once, as a whole).
+//
+//   Floats   float x 16
+//   Ints     int32 x 16
+//   Bytes    byte x 64: four neighbouring columns ("a quad") of sixteen rows, row 0's four first
+//   Parts    sums of products on their way to Ints: as many bits as the instruction set gives
+//   Pairs    int16 x 32: two values for each of sixteen rows
+//   Scales   one small integer for each of sixteen rows, as p_scaled wants it
 #pragma once
 
 #include <cmath>
@@ -10,199 +17,196 @@
 
 #include "numeric.h"
 
-namespace rocmforge::scalar {
+namespace rocmforge::ROCMFORGE_LANES {
 
-struct F8 {  // float x 8
-  float v[8];
+struct Floats {
+  float v[16];
 };
-struct I8 {  // int32 x 8
-  int32_t v[8];
+struct Ints {
+  int32_t v[16];
 };
-struct H16 {  // int16 x 16
-  int16_t v[16];
+struct Bytes {
+  uint8_t v[64];
 };
-struct B32 {  // byte x 32
-  uint8_t v[32];
+using Parts = Ints;
+struct Pairs {
+  int16_t v[32];
 };
+using Scales = Ints;
 
-static inline F8 f8_load(const float* p) {
-  F8 r;
+// Rows of activations that share the unpacking of a weight.
+constexpr int kTileTokens = 2;
+// What b_signed adds to a byte; p_dot takes unsigned bytes on some instruction sets.
+constexpr int kSignedOffset = 0;
+// How many products of two bytes Parts hold beyond any format's need.
+constexpr bool kPartsAreInts = true;
+
+#define ROCMFORGE_EACH(Type, n, expression)          \
+  Type r;                                            \
+  for (int i = 0; i < (n); ++i) r.v[i] = (expression); \
+  return r
+
+static inline Floats f_load(const float* p) {
+  Floats r;
+  std::memcpy(r.v, p, 64);
+  return r;
+}
+// Eight floats; the other lanes are 0.
+static inline Floats f_load_half(const float* p) {
+  Floats r{};
   std::memcpy(r.v, p, 32);
   return r;
 }
-static inline void f8_store(float* p, const F8& a) { std::memcpy(p, a.v, 32); }
-static inline F8 f8_set1(float x) {
-  F8 r;
-  for (float& lane : r.v) lane = x;
-  return r;
+static inline void f_store(float* p, const Floats& a) { std::memcpy(p, a.v, 64); }
+static inline void f_store_half(float* p, const Floats& a) { std::memcpy(p, a.v, 32); }
+static inline Floats f_set1(float x) { ROCMFORGE_EACH(Floats, 16, x); }
+static inline Floats f_add(const Floats& a, const Floats& b) {
+  ROCMFORGE_EACH(Floats, 16, a.v[i] + b.v[i]);
 }
-#define ROCMFORGE_F8_OP(name, expression)                      \
-  static inline F8 name(const F8& a, const F8& b) {                   \
-    F8 r;                                                      \
-    for (int i = 0; i < 8; ++i) r.v[i] = (expression);         \
-    return r;                                                  \
-  }
-ROCMFORGE_F8_OP(f8_add, a.v[i] + b.v[i])
-ROCMFORGE_F8_OP(f8_sub, a.v[i] - b.v[i])
-ROCMFORGE_F8_OP(f8_mul, a.v[i] * b.v[i])
-ROCMFORGE_F8_OP(f8_div, a.v[i] / b.v[i])
+static inline Floats f_sub(const Floats& a, const Floats& b) {
+  ROCMFORGE_EACH(Floats, 16, a.v[i] - b.v[i]);
+}
+static inline Floats f_mul(const Floats& a, const Floats& b) {
+  ROCMFORGE_EACH(Floats, 16, a.v[i] * b.v[i]);
+}
+static inline Floats f_div(const Floats& a, const Floats& b) {
+  ROCMFORGE_EACH(Floats, 16, a.v[i] / b.v[i]);
+}
+// a · b + c, rounded once.
+static inline Floats f_fma(const Floats& a, const Floats& b, const Floats& c) {
+  ROCMFORGE_EACH(Floats, 16, std::fma(a.v[i], b.v[i], c.v[i]));
+}
 // As maxps and minps: the second operand when either is NaN.
-ROCMFORGE_F8_OP(f8_max, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
-ROCMFORGE_F8_OP(f8_min, a.v[i] < b.v[i] ? a.v[i] : b.v[i])
-#undef ROCMFORGE_F8_OP
-static inline F8 f8_abs(const F8& a) {
-  F8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = std::fabs(a.v[i]);
-  return r;
+static inline Floats f_max(const Floats& a, const Floats& b) {
+  ROCMFORGE_EACH(Floats, 16, a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
 }
-static inline F8 f8_round(const F8& a) {  // nearest, ties to even
-  F8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = std::nearbyint(a.v[i]);
-  return r;
+static inline Floats f_min(const Floats& a, const Floats& b) {
+  ROCMFORGE_EACH(Floats, 16, a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
 }
+static inline Floats f_abs(const Floats& a) { ROCMFORGE_EACH(Floats, 16, std::fabs(a.v[i])); }
+// Nearest, ties to even.
+static inline Floats f_round(const Floats& a) { ROCMFORGE_EACH(Floats, 16, std::nearbyint(a.v[i])); }
 // 2^n for integral lanes n in [-126, 127].
-static inline F8 f8_exp2_int(const F8& n) {
-  F8 r;
-  for (int i = 0; i < 8; ++i) {
-    r.v[i] = std::bit_cast<float>(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23);
-  }
-  return r;
+static inline Floats f_exp2_int(const Floats& n) {
+  ROCMFORGE_EACH(Floats, 16,
+                 std::bit_cast<float>(static_cast<uint32_t>(static_cast<int32_t>(n.v[i]) + 127) << 23));
 }
 // a where x < limit is false, 0 where it is true.
-static inline F8 f8_zero_below(const F8& a, const F8& x, const F8& limit) {
-  F8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = x.v[i] < limit.v[i] ? 0.0f : a.v[i];
-  return r;
+static inline Floats f_zero_below(const Floats& a, const Floats& x, const Floats& limit) {
+  ROCMFORGE_EACH(Floats, 16, x.v[i] < limit.v[i] ? 0.0f : a.v[i]);
 }
-static inline F8 f8_from_f16(const uint8_t* p) {
-  F8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = f16_to_f32(load<uint16_t>(p + 2 * i));
-  return r;
+static inline Floats f_from_f16(const uint8_t* p) {
+  ROCMFORGE_EACH(Floats, 16, f16_to_f32(load<uint16_t>(p + 2 * i)));
 }
-static inline F8 f8_from_bf16(const uint8_t* p) {
-  F8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = bf16_to_f32(load<uint16_t>(p + 2 * i));
-  return r;
+static inline Floats f_from_f16_half(const uint8_t* p) {
+  ROCMFORGE_EACH(Floats, 16, i < 8 ? f16_to_f32(load<uint16_t>(p + 2 * i)) : 0.0f);
 }
-static inline void f8_store_f16(uint8_t* p, const F8& a) {
-  for (int i = 0; i < 8; ++i) {
+// Lanes 0..7 from `low`, 8..15 from `high`.
+static inline Floats f_from_f16_halves(const uint8_t* low, const uint8_t* high) {
+  ROCMFORGE_EACH(Floats, 16, f16_to_f32(load<uint16_t>(i < 8 ? low + 2 * i : high + 2 * (i - 8))));
+}
+static inline Floats f_load_halves(const float* low, const float* high) {
+  ROCMFORGE_EACH(Floats, 16, i < 8 ? low[i] : high[i - 8]);
+}
+static inline Floats f_from_bf16(const uint8_t* p) {
+  ROCMFORGE_EACH(Floats, 16, bf16_to_f32(load<uint16_t>(p + 2 * i)));
+}
+// Powers of two with E8M0 exponents, halved: 2^(e - 128).
+static inline Floats f_from_e8m0_halved(const uint8_t* p) {
+  ROCMFORGE_EACH(Floats, 16, e8m0_halved_to_f32(p[i]));
+}
+static inline void f_store_f16(uint8_t* p, const Floats& a) {
+  for (int i = 0; i < 16; ++i) {
     const uint16_t h = f32_to_f16(a.v[i]);
     std::memcpy(p + 2 * i, &h, 2);
   }
 }
-
-static inline I8 i8_zero() { return I8{}; }
-static inline I8 i8_set1(int32_t x) {
-  I8 r;
-  for (int32_t& lane : r.v) lane = x;
-  return r;
-}
-static inline I8 i8_add(const I8& a, const I8& b) {
-  I8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = a.v[i] + b.v[i];
-  return r;
-}
-static inline I8 i8_sub(const I8& a, const I8& b) {
-  I8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = a.v[i] - b.v[i];
-  return r;
-}
-static inline I8 i8_mul(const I8& a, const I8& b) {
-  I8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = a.v[i] * b.v[i];
-  return r;
-}
-static inline F8 i8_to_f8(const I8& a) {
-  F8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = static_cast<float>(a.v[i]);
-  return r;
-}
-static inline I8 i8_from_u8(const uint8_t* p) {
-  I8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = p[i];
-  return r;
-}
-static inline I8 i8_from_s8(const uint8_t* p) {
-  I8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = static_cast<int8_t>(p[i]);
-  return r;
-}
-// Rounded lanes in [-127, 127] as bytes.
-static inline void f8_store_s8(int8_t* p, const F8& a) {
-  for (int i = 0; i < 8; ++i) {
+// Rounded lanes in [-127, 127] as bytes; anything else becomes -128 or 0.
+static inline void f_store_s8(int8_t* p, const Floats& a) {
+  for (int i = 0; i < 16; ++i) {
     const float x = std::nearbyint(a.v[i]);
     p[i] = static_cast<int8_t>(x >= -127.0f && x <= 127.0f ? x : -128.0f);
   }
 }
 
-static inline B32 b32_load(const uint8_t* p) {
-  B32 r;
-  std::memcpy(r.v, p, 32);
-  return r;
-}
-// Four activation bytes, repeated for all eight rows.
-static inline B32 b32_quad(const int8_t* p) {
-  B32 r;
-  for (int i = 0; i < 32; i += 4) std::memcpy(r.v + i, p, 4);
-  return r;
-}
-static inline B32 b32_and(const B32& a, uint8_t mask) {
-  B32 r;
-  for (int i = 0; i < 32; ++i) r.v[i] = a.v[i] & mask;
-  return r;
-}
-static inline B32 b32_or(const B32& a, const B32& b) {
-  B32 r;
-  for (int i = 0; i < 32; ++i) r.v[i] = a.v[i] | b.v[i];
-  return r;
-}
-template <int kBits>
-static inline B32 b32_shr(const B32& a) {
-  B32 r;
-  for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>(a.v[i] >> kBits);
-  return r;
-}
-template <int kBits>
-static inline B32 b32_shl(const B32& a) {
-  B32 r;
-  for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>(a.v[i] << kBits);
-  return r;
-}
-static inline B32 b32_abs(const B32& a) {
-  B32 r;
-  for (int i = 0; i < 32; ++i) r.v[i] = static_cast<uint8_t>(std::abs(static_cast<int8_t>(a.v[i])));
-  return r;
-}
-// a with the sign of b (0 where b is 0).
-static inline B32 b32_sign(const B32& a, const B32& b) {
-  B32 r;
-  for (int i = 0; i < 32; ++i) {
-    const int s = static_cast<int8_t>(b.v[i]);
-    const int x = static_cast<int8_t>(a.v[i]);
-    r.v[i] = static_cast<uint8_t>(s > 0 ? x : s < 0 ? -x : 0);
-  }
-  return r;
+// The sum of sixteen signed bytes.
+static inline int32_t sum_bytes16(const int8_t* p) {
+  int32_t sum = 0;
+  for (int i = 0; i < 16; ++i) sum += p[i];
+  return sum;
 }
 
-static inline H16 h16_zero() { return H16{}; }
-static inline H16 h16_add(const H16& a, const H16& b) {
-  H16 r;
-  for (int i = 0; i < 16; ++i) r.v[i] = static_cast<int16_t>(a.v[i] + b.v[i]);
-  return r;
+static inline Ints i_zero() { return Ints{}; }
+static inline Ints i_set1(int32_t x) { ROCMFORGE_EACH(Ints, 16, x); }
+static inline Ints i_add(const Ints& a, const Ints& b) { ROCMFORGE_EACH(Ints, 16, a.v[i] + b.v[i]); }
+static inline Ints i_sub(const Ints& a, const Ints& b) { ROCMFORGE_EACH(Ints, 16, a.v[i] - b.v[i]); }
+template <int kBits>
+static inline Ints i_shl(const Ints& a) {
+  ROCMFORGE_EACH(Ints, 16, static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) << kBits));
 }
-// Unsigned times signed bytes, neighbouring products added; callers keep the sums within int16.
-static inline H16 h16_mul_pairs(const B32& u, const B32& s) {
-  H16 r;
-  for (int i = 0; i < 16; ++i) {
-    r.v[i] = static_cast<int16_t>(u.v[2 * i] * static_cast<int8_t>(s.v[2 * i]) +
-                                  u.v[2 * i + 1] * static_cast<int8_t>(s.v[2 * i + 1]));
-  }
-  return r;
-}
-static inline I8 i8_add_pairs(const H16& a) {
-  I8 r;
-  for (int i = 0; i < 8; ++i) r.v[i] = a.v[2 * i] + a.v[2 * i + 1];
-  return r;
+static inline Floats i_to_f(const Ints& a) {
+  ROCMFORGE_EACH(Floats, 16, static_cast<float>(a.v[i]));
 }
 
-}  // namespace rocmforge::scalar
+static inline Bytes b_load(const uint8_t* p) {
+  Bytes r;
+  std::memcpy(r.v, p, 64);
+  return r;
+}
+static inline Bytes b_and(const Bytes& a, uint8_t mask) {
+  ROCMFORGE_EACH(Bytes, 64, static_cast<uint8_t>(a.v[i] & mask));
+}
+static inline Bytes b_or(const Bytes& a, const Bytes& b) {
+  ROCMFORGE_EACH(Bytes, 64, static_cast<uint8_t>(a.v[i] | b.v[i]));
+}
+template <int kBits>
+static inline Bytes b_shr(const Bytes& a) {
+  ROCMFORGE_EACH(Bytes, 64, static_cast<uint8_t>(a.v[i] >> kBits));
+}
+template <int kBits>
+static inline Bytes b_shl(const Bytes& a) {
+  ROCMFORGE_EACH(Bytes, 64, static_cast<uint8_t>(a.v[i] << kBits));
+}
+// table[a] for bytes a below 16.
+static inline Bytes b_lookup(const uint8_t* table, const Bytes& a) {
+  ROCMFORGE_EACH(Bytes, 64, table[a.v[i]]);
+}
+// Signed bytes as p_dot_signed wants them.
+using SignedBytes = Bytes;
+static inline SignedBytes b_signed(const Bytes& a) { return a; }
+
+static inline Parts p_zero() { return Parts{}; }
+// Adds the dot products of each row's four unsigned bytes with four activations.
+static inline Parts p_dot(const Parts& sum, const Bytes& w, const int8_t* quad) {
+  ROCMFORGE_EACH(Parts, 16, sum.v[i] + w.v[4 * i] * quad[0] + w.v[4 * i + 1] * quad[1] +
+                                w.v[4 * i + 2] * quad[2] + w.v[4 * i + 3] * quad[3]);
+}
+// The same with signed bytes, each kSignedOffset too large.
+static inline Parts p_dot_signed(const Parts& sum, const SignedBytes& w, const int8_t* quad) {
+  ROCMFORGE_EACH(Parts, 16,
+                 sum.v[i] + static_cast<int8_t>(w.v[4 * i]) * quad[0] +
+                     static_cast<int8_t>(w.v[4 * i + 1]) * quad[1] +
+                     static_cast<int8_t>(w.v[4 * i + 2]) * quad[2] +
+                     static_cast<int8_t>(w.v[4 * i + 3]) * quad[3]);
+}
+// sum + p
+static inline Ints p_added(const Ints& sum, const Parts& p) { return i_add(sum, p); }
+// sum + scale · p
+static inline Ints p_scaled(const Ints& sum, const Parts& p, const Scales& scale) {
+  ROCMFORGE_EACH(Ints, 16, sum.v[i] + p.v[i] * scale.v[i]);
+}
+
+// 32 signed bytes, two for each row.
+static inline Pairs s_load(const uint8_t* p) {
+  ROCMFORGE_EACH(Pairs, 32, static_cast<int8_t>(p[i]));
+}
+static inline Scales s_first(const Pairs& a) { ROCMFORGE_EACH(Scales, 16, a.v[2 * i]); }
+static inline Scales s_second(const Pairs& a) { ROCMFORGE_EACH(Scales, 16, a.v[2 * i + 1]); }
+// Adds each row's two values, multiplied with the two of `pair`.
+static inline Ints s_dot(const Ints& sum, const Pairs& a, const int16_t* pair) {
+  ROCMFORGE_EACH(Ints, 16, sum.v[i] + a.v[2 * i] * pair[0] + a.v[2 * i + 1] * pair[1]);
+}
+
+#undef ROCMFORGE_EACH
+
+}  // namespace rocmforge::ROCMFORGE_LANES

@@ -66,7 +66,7 @@ bool agree(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 void test_self_tests() {
-  const Kernels* tables[2];
+  const Kernels* tables[kMaxTables];
   const int n = available_kernels(tables);
   for (int i = 0; i < n; ++i) {
     char names[256];
@@ -80,29 +80,31 @@ void test_packing_reads_and_writes_in_bounds() {
   for (int t = 0; t < kNumWeightTypes; ++t) {
     const auto type = static_cast<WeightType>(t);
     const WeightLayout& layout = layout_of(type);
-    for (int n_rows = 1; n_rows <= 8; ++n_rows) {
+    for (int n_rows = 1; n_rows <= kGroupRows; ++n_rows) {
       const int64_t cols = layout.block_cols * any(1, 3);
-      const auto file = random_bytes(n_rows * cols / layout.block_cols * layout.file_block_bytes);
+      const auto file = random_bytes(n_rows * cols / layout.block_cols * layout.file_bytes);
       std::vector<uint8_t> group(static_cast<size_t>(group_bytes(type, cols)));
       pack_group(type, file.data(), n_rows, cols, group.data());
       std::vector<float> row(static_cast<size_t>(cols));
-      for (int r = 0; r < 8; ++r) decode_row(type, group.data(), r, cols, row.data());
+      for (int r = 0; r < kGroupRows; ++r) decode_row(type, group.data(), r, cols, row.data());
     }
   }
 }
 
 void test_quantizing_what_is_not_finite() {
-  const Kernels* tables[2];
+  const Kernels* tables[kMaxTables];
   const int n = available_kernels(tables);
   for (const float bad : {NAN, INFINITY, -INFINITY}) {
     std::vector<float> x = reals(256);
     x[77] = bad;
     for (int i = 0; i < n; ++i) {
-      std::vector<int8_t> q(256);
-      std::vector<float> d(1);
-      std::vector<int32_t> sums(16);
-      tables[i]->quantize(x.data(), 256, 256, 16, q.data(), d.data(), sums.data());
-      check(std::isnan(d[0]), "a block that is not finite gets a scale that is");
+      for (const ActKind act : {ActKind::Int8x32, ActKind::Int8x256}) {
+        ActView row{nullptr, act, 256, 1};
+        std::vector<uint8_t> bytes(static_cast<size_t>(row.bytes()));
+        row.base = bytes.data();
+        tables[i]->quantize(x.data(), row, 0);
+        check(std::isnan(row.d(0)[77 / scale_every(act) * 16]), "not finite, and its scale is");
+      }
     }
   }
 }
@@ -125,8 +127,8 @@ void test_pool_covers_every_item_once() {
 struct LittleModel {
   static constexpr int64_t kWidth = 256, kVocab = 37;
   static constexpr int kHeads = 6, kKvHeads = 2, kDim = 40;
-  static constexpr int64_t kTokens = 9, kSequences = 3, kRows = 4, kBlocks = 11;
-  static constexpr int kBlockTokens = 4;
+  static constexpr int64_t kTokens = 40, kSequences = 3, kRows = 4, kBlocks = 11;
+  static constexpr int kBlockTokens = 8;
 
   WeightType type;
   std::shared_ptr<Weights> weights;
@@ -155,9 +157,9 @@ struct LittleModel {
 
   void fill(WeightType t, int64_t offset, int64_t rows, int64_t cols) const {
     const WeightLayout& layout = layout_of(t);
-    const int64_t row_bytes = cols / layout.block_cols * layout.file_block_bytes;
+    const int64_t row_bytes = cols / layout.block_cols * layout.file_bytes;
     for (int64_t g = 0; g < group_count(rows); ++g) {
-      const int n = static_cast<int>(std::min<int64_t>(8, rows - 8 * g));
+      const int n = static_cast<int>(std::min<int64_t>(kGroupRows, rows - kGroupRows * g));
       const auto file = random_bytes(n * row_bytes);
       pack_group(t, file.data(), n, cols, weights->data() + offset + g * group_bytes(t, cols));
     }
@@ -176,12 +178,12 @@ struct LittleModel {
     int64_t end = 0;
     const auto place = [&end](int64_t bytes) { return std::exchange(end, end + (bytes + 63) / 64 * 64); };
     const ActKind act = layout_of(type).act;
-    const int64_t q_bytes = act == ActKind::Float ? 4 : quantized_row_bytes(act, kWidth);
-    const Place x = place(kTokens * kWidth * 4), normed = place(kTokens * kWidth * 4),
-                packed = place(kTokens * q_bytes), q = place(kTokens * kHeads * kDim * 4),
-                v = place(kTokens * kKvHeads * kDim * 4), tables = place(kTokens * kDim * 4),
-                mixed = place(kTokens * kHeads * kDim * 4), added = place(kTokens * kWidth * 4),
-                rows = place(kRows * kWidth * 4), packed_rows = place(kRows * q_bytes);
+    const auto q_bytes = [act](int64_t n) { return ActView{nullptr, act, kWidth, n}.bytes(); };
+    const Place x = place(kTokens * row_floats(kWidth) * 4), normed = place(kTokens * row_floats(kWidth) * 4),
+                packed = place(q_bytes(kTokens)), q = place(kTokens * row_floats(kHeads * kDim) * 4),
+                v = place(kTokens * row_floats(kKvHeads * kDim) * 4), tables = place(kTokens * row_floats(kDim) * 4),
+                mixed = place(kTokens * row_floats(kHeads * kDim) * 4), added = place(kTokens * row_floats(kWidth) * 4),
+                rows = place(kRows * row_floats(kWidth) * 4), packed_rows = place(q_bytes(kRows));
     auto p = std::make_unique<Program>(weights, pool, k, kv, Limits{kTokens, kSequences, kRows, 5, kVocab},
                                        static_cast<size_t>(end));
     p->add_frequencies(std::vector<float>(kDim / 2, 0.1f));
@@ -215,7 +217,7 @@ struct RandomStep {
     for (size_t i = 0; i < blocks.size(); ++i) blocks[i] = static_cast<int32_t>(i);
     std::shuffle(blocks.begin(), blocks.end(), numbers);
     for (int s = 0; s < LittleModel::kSequences; ++s) {
-      const auto n = any(1, 3), length = n + any(0, 12 - n);
+      const auto n = any(1, 13), length = n + any(0, 24 - n);
       for (int64_t i = 0; i < n; ++i) {
         ids.push_back(static_cast<int32_t>(any(0, LittleModel::kVocab - 1)));
         positions.push_back(static_cast<int32_t>(length - n + i));
@@ -243,7 +245,7 @@ struct RandomStep {
 
 void test_programs_agree(WeightType type, bool is_f16) {
   const LittleModel model(type);
-  const Kernels* tables[2];
+  const Kernels* tables[kMaxTables];
   const int n = available_kernels(tables);
   std::vector<std::unique_ptr<Program>> programs;
   for (int threads = 1; threads <= 3; threads += 2) {

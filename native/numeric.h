@@ -43,6 +43,11 @@ static inline uint16_t f32_to_f16(float f) {
 
 static inline float bf16_to_f32(uint16_t h) { return std::bit_cast<float>(uint32_t{h} << 16); }
 
+// MXFP4's scale: an E8M0 exponent, halved because its table holds twice the values: 2^(e - 128).
+static inline float e8m0_halved_to_f32(uint8_t e) {
+  return std::bit_cast<float>(e < 2 ? 0x00200000u << e : (uint32_t{e} - 1u) << 23);
+}
+
 // Unaligned loads of a packed format's fields.
 template <typename T>
 static inline T load(const uint8_t* p) {

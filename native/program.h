@@ -17,10 +17,10 @@ namespace rocmforge {
 // Weights of one backend: bytes, packed as layout.h says or plain floats (vectors).
 using Weights = Arena;
 
-// A float buffer [rows, width] or a quantised one: bytes from the arena's start, or the logits.
+// Rows of activations as ActView has them: bytes from the arena's start, or the logits [R, V].
 using Place = int64_t;
 constexpr Place kLogits = -1;
-constexpr int64_t kNone = -1;
+constexpr int64_t kNone = -2;
 
 struct KvShape {
   int n_layers = 0;
@@ -30,8 +30,10 @@ struct KvShape {
   int block_tokens = 0;
   bool is_f16 = true;
 
-  int64_t head_bytes() const { return int64_t{block_tokens} * head_dim * (is_f16 ? 2 : 4); }
-  int64_t block_stride() const { return n_kv_heads * head_bytes(); }  // [N][K][P][D]
+  int64_t item_bytes() const { return is_f16 ? 2 : 4; }
+  // One head in one block; how keys and values lie in it: KvView.
+  int64_t head_bytes() const { return int64_t{block_tokens} * head_dim * item_bytes(); }
+  int64_t block_stride() const { return n_kv_heads * head_bytes(); }
   int64_t plane_bytes() const { return n_blocks * block_stride(); }   // keys or values of a layer
   int64_t total_bytes() const { return 2 * n_layers * plane_bytes(); }
 };
@@ -74,6 +76,9 @@ enum class OpKind : int {
 
 struct Op {
   OpKind kind;
+  // Operations in a row with the same stage run in one loop: row by row, so that a row stays in the
+  // first cache, or (matmuls) as one list of groups. They must not need other rows of each other.
+  int stage = 0;
   bool of_rows = false;  // R rows instead of T
   Place x = kNone, y = kNone, out = kNone;
   int64_t width = 0;
@@ -84,9 +89,6 @@ struct Op {
   bool neox = false;
   float factor = 0.0f;  // epsilon, scale or magnitude
 };
-
-// Bytes of one quantised activation row: int8 [cols], scales, sums; a multiple of 64.
-int64_t quantized_row_bytes(ActKind act, int64_t cols);
 
 class Program {
  public:
@@ -107,9 +109,12 @@ class Program {
   struct Run;
   friend struct Run;
 
-  void check_place(Place place, int64_t bytes_per_row, bool of_rows) const;
+  void check_place(Place place, int64_t width, bool of_rows) const;
+  void check_activations(const Op& op, Place place) const;
   void check_floats(int64_t offset, int64_t n) const;
   void copy_blocks(const Step& step);
+  void plan_attention(const Step& step);
+  static const Op* stage_end(const Op* first, const Op* end);
 
   std::shared_ptr<const Weights> weights_;
   std::shared_ptr<ThreadPool> pool_;
@@ -120,8 +125,16 @@ class Program {
   Arena cache_;
   std::vector<Op> ops_;
   std::vector<std::vector<float>> frequencies_;
+  // Neighbouring tokens of one sequence, which attention takes together.
+  struct TokenTile {
+    int32_t first;
+    int32_t n;
+  };
   std::vector<int32_t> sequence_of_;  // [max_tokens]
-  std::vector<float> scratch_;        // one attention task per thread
+  std::vector<TokenTile> tiles_;      // of the step
+  int tile_heads_ = 1;                // query heads per kv head
+  Arena scratch_;                     // a part for each thread
+  int64_t scratch_stride_;
 };
 
 }  // namespace rocmforge

@@ -51,13 +51,20 @@ void Program::check(const Step& step) const {
   }
 }
 
-void Program::check_place(Place place, int64_t bytes_per_row, bool of_rows) const {
+void Program::check_activations(const Op& op, Place place) const {
+  const int64_t rows = op.of_rows ? limits_.max_rows : limits_.max_tokens;
+  const ActView view{nullptr, layout_of(op.type).act, op.width, rows};
+  require(place >= 0 && place + view.bytes() <= static_cast<int64_t>(arena_.bytes()),
+          "a buffer lies outside the arena");
+}
+
+void Program::check_place(Place place, int64_t width, bool of_rows) const {
   if (place == kLogits) {
-    require(of_rows && bytes_per_row == 4 * limits_.logits_width, "the logits have another shape");
+    require(of_rows && width == limits_.logits_width, "the logits have another shape");
     return;
   }
   const int64_t rows = of_rows ? limits_.max_rows : limits_.max_tokens;
-  require(place >= 0 && place + rows * bytes_per_row <= static_cast<int64_t>(arena_.bytes()),
+  require(place >= 0 && place + 4 * rows * row_floats(width) <= static_cast<int64_t>(arena_.bytes()),
           "a buffer lies outside the arena");
 }
 
@@ -79,73 +86,70 @@ void Program::add(const Op& op) {
                   op.weight + bytes <= static_cast<int64_t>(weights_->bytes()),
               "a matrix lies outside the weights");
       if (op.kind == OpKind::Embed) {
-        check_place(op.out, 4 * op.width, of_rows);
+        check_place(op.out, op.width, of_rows);
         break;
       }
-      const bool is_float = layout.act == ActKind::Float;
-      check_place(op.x, is_float ? 4 * op.width : quantized_row_bytes(layout.act, op.width), of_rows);
-      check_place(op.out, 4 * op.n_out, of_rows);
+      check_activations(op, op.x);
+      check_place(op.out, op.n_out, of_rows);
       if (op.bias != kNone) check_floats(op.bias, op.n_out);
       break;
     }
     case OpKind::RmsNorm:
       check_floats(op.weight, op.width);
-      check_place(op.x, 4 * op.width, of_rows);
-      check_place(op.out, 4 * op.width, of_rows);
+      check_place(op.x, op.width, of_rows);
+      check_place(op.out, op.width, of_rows);
       break;
     case OpKind::HeadNorm:
       require(op.n_heads > 0 && op.width % op.n_heads == 0, "heads do not divide the width");
       check_floats(op.weight, op.width / op.n_heads);
-      check_place(op.x, 4 * op.width, of_rows);
+      check_place(op.x, op.width, of_rows);
       break;
     case OpKind::Quantize:
       require(layout.act != ActKind::Float && op.width % layout.block_cols == 0,
               "a row does not fill its blocks");
-      check_place(op.x, 4 * op.width, of_rows);
-      check_place(op.out, quantized_row_bytes(layout.act, op.width), of_rows);
+      check_place(op.x, op.width, of_rows);
+      check_activations(op, op.out);
       break;
     case OpKind::RopeTables:
       require(op.table >= 0 && op.table < static_cast<int>(frequencies_.size()) &&
                   frequencies_[static_cast<size_t>(op.table)].size() * 2 ==
                       static_cast<size_t>(op.rope_dim),
               "a rotation has no frequencies");
-      check_place(op.out, 4 * op.rope_dim, of_rows);
+      check_place(op.out, op.rope_dim, of_rows);
       break;
     case OpKind::Rope:
       require(op.n_heads > 0 && op.width == int64_t{op.n_heads} * op.head_dim &&
                   op.rope_dim > 0 && op.rope_dim % 2 == 0 && op.rope_dim <= op.head_dim,
               "a rotation does not fit the heads");
-      check_place(op.x, 4 * op.width, of_rows);
-      check_place(op.y, 4 * op.rope_dim, of_rows);
+      check_place(op.x, op.width, of_rows);
+      check_place(op.y, op.rope_dim, of_rows);
       break;
     case OpKind::KvAppend:
       require(op.layer >= 0 && op.layer < kv_.n_layers, "a layer lies outside the cache");
       require(op.width == int64_t{kv_.n_kv_heads} * kv_.head_dim, "keys do not fit the cache");
-      check_place(op.x, 4 * op.width, of_rows);
-      check_place(op.y, 4 * op.width, of_rows);
+      check_place(op.x, op.width, of_rows);
+      check_place(op.y, op.width, of_rows);
       break;
     case OpKind::Attention:
       require(op.layer >= 0 && op.layer < kv_.n_layers, "a layer lies outside the cache");
       require(op.n_heads > 0 && op.n_heads % kv_.n_kv_heads == 0 &&
                   op.width == int64_t{op.n_heads} * kv_.head_dim && op.window >= 0,
               "queries do not fit the cache");
-      check_place(op.x, 4 * op.width, of_rows);
-      check_place(op.out, 4 * op.width, of_rows);
-      scratch_.resize(std::max(scratch_.size(),
-                               static_cast<size_t>(pool_->size() * attention_scratch(
-                                                       op.n_heads / kv_.n_kv_heads, kv_.head_dim))));
+      check_place(op.x, op.width, of_rows);
+      check_place(op.out, op.width, of_rows);
+      tile_heads_ = op.n_heads / kv_.n_kv_heads;
       break;
     case OpKind::Add:
     case OpKind::Swiglu:
-      check_place(op.x, 4 * op.width, of_rows);
-      check_place(op.y, 4 * op.width, of_rows);
+      check_place(op.x, op.width, of_rows);
+      check_place(op.y, op.width, of_rows);
       break;
     case OpKind::Scale:
-      check_place(op.x, 4 * op.width, of_rows);
+      check_place(op.x, op.width, of_rows);
       break;
     case OpKind::SelectRows:
-      check_place(op.x, 4 * op.width, false);
-      check_place(op.out, 4 * op.width, true);
+      check_place(op.x, op.width, false);
+      check_place(op.out, op.width, true);
       break;
   }
   ops_.push_back(op);

@@ -1,7 +1,9 @@
-// Which kernels this machine has, and whether they say what the scalar ones say.
+// Whether the kernels of an ISA say what the scalar ones say.
 #include <cstring>
+#include <initializer_list>
 #include <vector>
 
+#include "arena.h"
 #include "kernels.h"
 
 namespace rocmforge {
@@ -25,7 +27,7 @@ class Numbers {
   // File blocks of random bytes whose half-precision fields are finite.
   std::vector<uint8_t> blocks(WeightType type, int64_t rows, int64_t cols) {
     const WeightLayout& layout = layout_of(type);
-    const int size = layout.file_block_bytes;
+    const int size = layout.file_bytes;
     std::vector<uint8_t> bytes(static_cast<size_t>(rows * (cols / layout.block_cols) * size));
     for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(next() >> 11);
     for (size_t at = 0; at < bytes.size(); at += static_cast<size_t>(size)) tame(type, &bytes[at]);
@@ -37,13 +39,13 @@ class Numbers {
   static void tame(WeightType type, uint8_t* block) {
     switch (type) {
       case WeightType::F32: block[3] &= 0xBF; break;
-      case WeightType::F16:
-      case WeightType::BF16:
-      case WeightType::Q8_0:
-      case WeightType::Q4_0: block[1] &= 0xBF; break;
+      case WeightType::Q6_K: block[209] &= 0xBF; break;
+      case WeightType::MXFP4: block[0] = static_cast<uint8_t>(block[0] % 16 + 120); break;
+      case WeightType::Q4_1:
+      case WeightType::Q5_1:
       case WeightType::Q4_K:
       case WeightType::Q5_K: block[1] &= 0xBF; block[3] &= 0xBF; break;
-      case WeightType::Q6_K: block[209] &= 0xBF; break;
+      default: block[1] &= 0xBF;
     }
   }
 
@@ -54,41 +56,45 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
 }
 
-struct Quantized {
-  std::vector<int8_t> q;
-  std::vector<float> d;
-  std::vector<int32_t> sums;
-
-  Quantized(const Kernels& k, const std::vector<float>& x, ActKind act)
-      : q(x.size()), d(x.size() / 32), sums(x.size() / 16) {
-    const bool fine = act == ActKind::Int8x32;
-    k.quantize(x.data(), static_cast<int64_t>(x.size()), fine ? 32 : 256, fine ? 32 : 16, q.data(),
-               d.data(), sums.data());
-  }
-};
-
-constexpr int kRows = 7;  // tiles of four, two and one
+constexpr int kRows = 23;  // whole and broken tiles of every size
 constexpr int64_t kCols = 512;
 
 std::vector<float> matmul(const Kernels& k, WeightType type) {
   Numbers numbers;
   const WeightLayout& layout = layout_of(type);
-  std::vector<uint8_t> group(static_cast<size_t>(group_bytes(type, kCols)));
-  pack_group(type, numbers.blocks(type, 8, kCols).data(), 8, kCols, group.data());
-  std::vector<std::vector<float>> floats;
-  std::vector<Quantized> quantized;
-  std::vector<ActRow> rows(kRows);
+  const int64_t n_out = 3 * kGroupRows - 5;
+  const int64_t file_row = kCols / layout.block_cols * layout.file_bytes;
+  const std::vector<uint8_t> blocks = numbers.blocks(type, n_out, kCols);
+  Arena weights(static_cast<size_t>(matrix_bytes(type, n_out, kCols)));
+  for (int64_t g = 0; g < group_count(n_out); ++g) {
+    const int64_t n = n_out - g * kGroupRows;
+    pack_group(type, blocks.data() + g * kGroupRows * file_row,
+               static_cast<int>(n < kGroupRows ? n : kGroupRows), kCols,
+               weights.data() + g * group_bytes(type, kCols));
+  }
+  ActView x{nullptr, layout.act, kCols, kRows};
+  Arena activations(static_cast<size_t>(x.bytes())), scratch(static_cast<size_t>(matmul_scratch(kRows)));
+  x.base = activations.data();
   for (int i = 0; i < kRows; ++i) {
-    floats.push_back(numbers.reals(kCols));
-    quantized.emplace_back(k, floats.back(), layout.act == ActKind::Float ? ActKind::Int8x32 : layout.act);
+    const std::vector<float> row = numbers.reals(kCols);
+    if (layout.act == ActKind::Float) {
+      std::memcpy(x.x(i), row.data(), 4 * kCols);
+    } else {
+      k.quantize(row.data(), x, i);
+    }
   }
-  for (size_t i = 0; i < kRows; ++i) {
-    rows[i] = {floats[i].data(), quantized[i].q.data(), quantized[i].d.data(),
-               quantized[i].sums.data()};
+  std::vector<float> out(static_cast<size_t>(n_out * kRows));
+  const auto run = [&](const ActView& rows) {
+    k.matmul[static_cast<int>(type)]({weights.data(), n_out, nullptr, rows, out.data(), n_out}, 0,
+                                     group_count(n_out), scratch.data());
+  };
+  run(x);
+  // A few rows may take another path; 16 rows share a tile of scales, so these are laid out alike.
+  if (layout.act != ActKind::Float) {
+    ActView few{activations.data(), layout.act, kCols, 3};
+    for (int i = 0; i < 3; ++i) k.quantize(numbers.reals(kCols).data(), few, i);
+    run(few);
   }
-  std::vector<float> out(8 * kRows);
-  k.matmul[static_cast<int>(type)](group.data(), kCols / layout.block_cols, rows.data(), kRows,
-                                   out.data());
   return out;
 }
 
@@ -108,24 +114,24 @@ std::vector<float> elementwise(const Kernels& k) {
 
 std::vector<float> attention(const Kernels& k, bool is_f16) {
   Numbers numbers;
-  constexpr int heads = 7, dim = 40, tokens = 16, n_blocks = 20;
-  constexpr int64_t stride = int64_t{tokens} * dim * 4;
-  std::vector<uint8_t> cache(2 * n_blocks * stride);
-  for (int64_t at = 0; at < static_cast<int64_t>(cache.size()); at += 4 * dim) {
-    const std::vector<float> row = numbers.reals(dim);
-    if (is_f16) {
-      k.to_f16(row.data(), dim, &cache[static_cast<size_t>(at / 2)]);
-    } else {
-      std::memcpy(&cache[static_cast<size_t>(at)], row.data(), 4 * dim);
-    }
+  constexpr int tokens = 3, heads = 5, dim = 40, block_tokens = 16, n_blocks = 20;
+  constexpr int64_t block = int64_t{block_tokens} * dim;
+  const int64_t item = is_f16 ? 2 : 4;
+  std::vector<uint8_t> cache(static_cast<size_t>(2 * n_blocks * block * item));
+  const std::vector<float> numbers_of_cache = numbers.reals(2 * n_blocks * block);
+  if (is_f16) {
+    k.to_f16(numbers_of_cache.data(), 2 * n_blocks * block, cache.data());
+  } else {
+    std::memcpy(cache.data(), numbers_of_cache.data(), cache.size());
   }
   std::vector<int32_t> table(n_blocks);
   for (int i = 0; i < n_blocks; ++i) table[static_cast<size_t>(i)] = n_blocks - 1 - i;
-  const std::vector<float> q = numbers.reals(heads * dim);
-  std::vector<float> out(heads * dim), scratch(static_cast<size_t>(attention_scratch(heads, dim)));
-  const int64_t block = is_f16 ? stride / 2 : stride;
-  const KvView kv{cache.data(), cache.data() + n_blocks * block, block, table.data(), tokens, is_f16};
-  k.attention({q.data(), out.data(), kv, heads, dim, 5, 300, 0.7f, scratch.data()});
+  const std::vector<float> q = numbers.reals(tokens * heads * dim);
+  std::vector<float> out(q.size()), scratch(static_cast<size_t>(attention_scratch(dim)));
+  const KvView kv{cache.data(), cache.data() + n_blocks * block * item, block * item,
+                  table.data(), block_tokens, is_f16};
+  k.attention({q.data(), out.data(), heads * dim, kv, tokens, heads, dim, 298, 294, 0.7f,
+               scratch.data()});
   return out;
 }
 
@@ -138,15 +144,6 @@ void note(char* names, size_t size, const char* name, bool is_same) {
 }
 
 }  // namespace
-
-int available_kernels(const Kernels* (&tables)[2]) {
-  int n = 0;
-#ifdef ROCMFORGE_X86
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")) tables[n++] = &avx2_kernels();
-#endif
-  tables[n++] = &scalar_kernels();
-  return n;
-}
 
 void self_test(const Kernels& table, char* names, size_t size) {
   const Kernels& reference = scalar_kernels();

@@ -28,7 +28,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "human", "json")
 KV_TYPES = ("f16", "f32")
 DEVICES = ("auto", "cpu")
-ISAS = ("auto", "scalar", "avx2")
+ISAS = ("auto", "scalar", "avx2", "avxvnni", "avx512", "amx", "neon")
 
 
 @dataclass(frozen=True, kw_only=True)

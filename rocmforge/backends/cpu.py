@@ -35,7 +35,7 @@ from rocmforge.errors import (
 from rocmforge.quant.formats import GGMLType, row_bytes
 from rocmforge.quant.reference import decode
 
-KERNEL_TYPES: Final = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
+KERNEL_TYPES: Final = tuple(_native.weight_types())
 # Rows of a tensor without a kernel are decoded to F32 in pieces of about this many values.
 _DECODE_VALUES: Final = 1 << 22
 
@@ -151,7 +151,7 @@ class CpuBackend:
         self, weights: _native.Weights, tensor: TensorSource, ref: WeightRef, offset: int
     ) -> None:
         stride = row_bytes(GGMLType(tensor.type), ref.cols)
-        piece = max(8, _DECODE_VALUES // ref.cols // 8 * 8)
+        piece = max(16, _DECODE_VALUES // ref.cols // 16 * 16)
         for first in range(0, ref.rows, piece):
             n_rows = min(piece, ref.rows - first)
             data = bytes(tensor.data[first * stride : (first + n_rows) * stride])
@@ -212,7 +212,13 @@ class CpuBackend:
                 program.add_frequencies(frequencies)
             for operation in ops.operations:
                 at = {name: places[id(buffer)] for name, buffer in operation.buffers.items()}
-                program.add(operation.kind, of_rows=operation.of_rows, **at, **operation.numbers)
+                program.add(
+                    operation.kind,
+                    stage=operation.stage,
+                    of_rows=operation.of_rows,
+                    **at,
+                    **operation.numbers,
+                )
         except MemoryError as error:
             raise BackendInitializationFailed(
                 f"there is no room for a KV cache of {kv.n_blocks * kv.block_bytes} bytes and "

@@ -18,7 +18,6 @@ from rocmforge import _native
 from rocmforge.backends.ops import RopeKind, StepLimits, WeightRef
 from rocmforge.errors import InferenceFailed, InvalidTensorShape
 
-_FLOAT_TYPES: Final = ("F32", "F16", "BF16")
 _ALIGNMENT: Final = 64
 _Kind = _native.OpKind
 
@@ -30,25 +29,42 @@ def aligned(n_bytes: int) -> int:
 
 @dataclass(eq=False)
 class Buffer:
-    """A handle while recording: rows (T, or R when `of_rows`) of `width` floats, or of quantised
-    values when `row_bytes` says so. `first` … `last` are the operations that need it."""
+    """A handle while recording: rows (T, or R when `of_rows`) of `width` values, floats or quantised
+    for weights of type `quantized_for`. `first` … `last` are the stages that need it."""
 
     width: int
     of_rows: bool
-    row_bytes: int
+    quantized_for: str = "F32"
     first: int = -1
     last: int = -1
     is_logits: bool = False
     quantized: dict[str, Buffer] = field(default_factory=dict)
     """What it was quantised to, by the kind of blocks, since it was written last."""
 
+    def n_bytes(self, limits: StepLimits) -> int:
+        """Its size in the largest step."""
+        n_rows = limits.max_rows if self.of_rows else limits.max_tokens
+        return aligned(_native.act_bytes(self.quantized_for, self.width, n_rows))
+
 
 @dataclass(frozen=True)
 class _Recorded:
+    """An operation; those of one stage run in one loop (native/program.h)."""
+
     kind: _native.OpKind
+    stage: int
     of_rows: bool
     buffers: dict[str, Buffer]
     numbers: dict[str, Any]
+
+    def can_share(self, kind: _native.OpKind, of_rows: bool, buffers: dict[str, Buffer]) -> bool:
+        """Whether an operation may join this one's stage: row-wise ones one another, matmuls one
+        another when neither needs what the other makes."""
+        if self.of_rows != of_rows or _Kind.Attention in (self.kind, kind):
+            return False
+        if self.kind == _Kind.Matmul:
+            return kind == _Kind.Matmul and buffers["x"] is self.buffers["x"]
+        return kind != _Kind.Matmul
 
 
 class CpuOps:
@@ -62,19 +78,22 @@ class CpuOps:
         self.buffers: list[Buffer] = []
         self.logits: Buffer | None = None
 
-    def _buffer(self, width: int, of_rows: bool, n_bytes: int | None = None) -> Buffer:
-        buffer = Buffer(width, of_rows, 4 * width if n_bytes is None else n_bytes)
+    def _buffer(self, width: int, of_rows: bool, quantized_for: str = "F32") -> Buffer:
+        buffer = Buffer(width, of_rows, quantized_for)
         self.buffers.append(buffer)
         return buffer
 
     def _record(
         self, kind: _native.OpKind, of_rows: bool, buffers: dict[str, Buffer], **numbers: Any
     ) -> None:
-        index = len(self.operations)
+        stage = 0
+        if self.operations:
+            before = self.operations[-1]
+            stage = before.stage + (not before.can_share(kind, of_rows, buffers))
         for buffer in buffers.values():
-            buffer.first = index if buffer.first < 0 else buffer.first
-            buffer.last = index
-        self.operations.append(_Recorded(kind, of_rows, buffers, numbers))
+            buffer.first = stage if buffer.first < 0 else buffer.first
+            buffer.last = stage
+        self.operations.append(_Recorded(kind, stage, of_rows, buffers, numbers))
 
     def _record_in_place(
         self, kind: _native.OpKind, x: Buffer, y: Buffer | None = None, **numbers: Any
@@ -135,19 +154,18 @@ class CpuOps:
             width=weight.cols,
             n_out=weight.rows,
             weight=self._offsets[weight.index],
-            bias=-1 if bias is None else self._offsets[bias.index],
+            bias=_native.NONE if bias is None else self._offsets[bias.index],
             type=weight.type_name,
         )
         return out
 
     def _as_input(self, x: Buffer, type_name: str) -> Buffer:
         """x itself, or its quantised copy, made once for all weights of a kind."""
-        if type_name in _FLOAT_TYPES:
+        kind = _native.act_kind(type_name)
+        if kind == "float":
             return x
-        kind = "32" if type_name.endswith("_0") else "256"
         if kind not in x.quantized:
-            n_bytes = _native.quantized_row_bytes(type_name, x.width)
-            x.quantized[kind] = self._buffer(x.width, x.of_rows, n_bytes)
+            x.quantized[kind] = self._buffer(x.width, x.of_rows, type_name)
             buffers = {"x": x, "out": x.quantized[kind]}
             self._record(_Kind.Quantize, x.of_rows, buffers, width=x.width, type=type_name)
         return x.quantized[kind]
@@ -251,10 +269,7 @@ def plan_places(buffers: Sequence[Buffer], limits: StepLimits) -> tuple[dict[int
 
     First fit, largest first: two buffers overlap in memory only when their lives do not.
     """
-    sizes = {
-        id(b): aligned(b.row_bytes * (limits.max_rows if b.of_rows else limits.max_tokens))
-        for b in buffers
-    }
+    sizes = {id(b): b.n_bytes(limits) for b in buffers}
     places: dict[int, int] = {}
     placed: list[Buffer] = []
     for buffer in sorted(buffers, key=lambda b: -sizes[id(b)]):

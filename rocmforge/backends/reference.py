@@ -30,7 +30,10 @@ from rocmforge.quant.reference import decode
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
 _LEAST_PEAK = np.float32(2.0**-121)
-_Q8_BLOCK = {"Q8_0": 32, "Q4_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256}
+_Q8_BLOCK = {
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4"), 32),
+    **dict.fromkeys(("IQ4_XS", "Q4_K", "Q5_K", "Q6_K"), 256),
+}
 
 
 def quantize_activations(x: Floats, block: int) -> Wide:
