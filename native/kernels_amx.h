@@ -65,6 +65,9 @@ class Tiles {
   int64_t n_rows_ = 0;
 };
 
+// GCC's _tile_loadd does not say that it reads memory: what was stored before has to be there.
+inline __attribute__((always_inline)) void finish_stores() { __asm__ volatile("" ::: "memory"); }
+
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // A scale per 32 columns. kChunk blocks of two groups are unpacked, then all rows pass.
@@ -75,7 +78,7 @@ struct TileBlocks {
   static constexpr int64_t kChunk = 16;
   static constexpr int kDepth = 32;
   // From here on the tiles are faster than the dot products of AVX-512.
-  static constexpr int64_t kLeastRows = 6;
+  static constexpr int64_t kLeastRows = 12;
 
   // int8 codes lie in memory as the tiles want them.
   static constexpr bool kIsPlain = kType == WeightType::Q8_0;
@@ -175,6 +178,7 @@ struct TileBlocks {
     const auto add = [&](const int32_t* of_block, int64_t b) __attribute__((always_inline)) {
       add_block(of_block, w, b, da + 16 * b, activation_sums + 16 * b, acc);
     };
+    finish_stores();
     const int64_t whole = n / kLot * kLot;
     // The tiles work on the next lot while the vectors add this one.
     if (whole > 0) multiply(q, x.q_stride(), codes, sums[0]);
@@ -315,6 +319,7 @@ struct TileSuperBlocks {
     alignas(64) int32_t sums[4][kTileRows * 16];
     const bool has_second = n_rows > kTileRows;
     const int8_t* q = x.q(row) + 256 * block;
+    finish_stores();
     _tile_zero(4);
     _tile_zero(5);
     if (has_second) {
