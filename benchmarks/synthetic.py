@@ -6,12 +6,12 @@ Speed depends on shapes and types, not on what a model has learnt, so nothing is
 are random bytes with scales put in: every field takes its values, and a matrix of C columns has
 values of about 1/sqrt(C), so that activations stay of order one.
 
-Which type a tensor gets follows llama.cpp's quantizer. The tied token_embd.weight is also the head
-and gets Q6_K (Q8_0 in files of Q8_0, MXFP4 and for rows that are no multiple of 256). Q4_K_M stores
-attn_v and ffn_down of half of the layers as Q6_K. Rows that a type's blocks do not divide fall back:
-Q4_K → Q5_0, Q5_K → Q5_1, Q6_K → Q8_0, IQ4_XS → IQ4_NL; in the 0.5b shape that is every matrix but
-ffn_down. Other than in llama.cpp, Q5_K, IQ4_XS and MXFP4 files have all matrices of the layers in
-that type (it would store some of an IQ4_XS file as Q5_K, and MXFP4 only in experts).
+Which type a tensor gets follows llama.cpp's quantizer. token_embd.weight is also the head and gets
+Q6_K, or Q8_0 in files of Q8_0 and MXFP4 and where its rows are no multiple of 256. Q4_K_M stores
+attn_v and ffn_down of half of the layers as Q6_K. Rows that are no multiple of a type's block fall
+back: Q4_K to Q5_0, Q5_K to Q5_1, Q6_K to Q8_0, IQ4_XS to IQ4_NL; in the 0.5b shape these are all
+but those of ffn_down. Unlike llama.cpp's, Q5_K, IQ4_XS and MXFP4 files have all matrices of the
+layers in one type (it would store some of IQ4_XS as Q5_K, and only experts as MXFP4).
 """
 
 from __future__ import annotations

@@ -135,9 +135,7 @@ class SpeedRuns:
 
     def new_prompts(self, n_prompt: int, batch: int) -> list[tuple[int, ...]]:
         """Random tokens."""
-        return [
-            tuple(self._random.choices(range(self._n_vocab), k=n_prompt)) for _ in range(batch)
-        ]
+        return [tuple(self._random.choices(range(self._n_vocab), k=n_prompt)) for _ in range(batch)]
 
     def time_prompts(self, prompts: list[tuple[int, ...]]) -> float:
         """Seconds until all have their first token."""
