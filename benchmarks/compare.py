@@ -1,0 +1,330 @@
+"""ROCmForge and llama.cpp on the same files, in turns, beside what the machine can do at best.
+
+    make bench-peer                                      # builds llama.cpp for this machine, once
+    python benchmarks/compare.py [--shape 1b,0.5b] [--types Q4_0,Q4_K_M] [--work prompt,gen1,gen16]
+                                 [--turns 5] [--threads N] [--isa auto] [--json NAME]
+
+Both are processes of their own that hold the same model at once. A round is a turn of ours, a turn
+of theirs, and the limits: a machine that slows down does so for all of them. The ratio is the
+median over the rounds of theirs / ours in seconds, above 1 where we are faster; `middle half` is
+where half of the rounds' ratios lie. Works, with --threads threads each, keys and values of 16 bits:
+
+    prompt  a new prompt of 256 tokens until the logits of its last token (ours also samples it)
+    gen1    16 tokens of one sequence after 32
+    gen16   8 tokens of each of 16 sequences, together, after 32
+
+`of reads` is the bytes that a turn must read (weights as the file stores them, once a step, and the
+keys and values) per second, relative to the fastest of several ways to read as many bytes as the
+weights are. `of multiply` is the multiply-adds with the weights per second, relative to the fastest
+way to multiply in registers, `of isa` to that of the instruction set in use; for F16 and BF16 files
+the limits of floats are meant. Above 100 % something is measured wrongly: the benchmark says what,
+and fails. `waited` is the share of time that threads of either side which could run had to wait for
+a core (Linux): when it is not near zero, other programs were measured too. `idle` is the processor
+time that a side took while the other worked, relative to the turn.
+
+The models are synthetic (see synthetic.py): random weights in true shapes, in --cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from comparison import Comparison, ModelCost, Round, Work, compare_rounds
+from machine import machine_facts
+from peers import Peer, PeerFailed
+from rich.console import Console
+from rich.table import Table
+from synthetic import FILE_TYPES, SHAPES, model_file
+
+from rocmforge import _native
+
+HERE = Path(__file__).resolve().parent
+PEER_PYTHON = HERE.parent / ".venv-bench" / "bin" / "python"
+WORKS = {
+    "prompt": Work("prompt 256", 1, 256),
+    "gen1": Work("generation 1", 1, 16, 32),
+    "gen16": Work("generation 16", 16, 8, 32),
+}
+# Room for the longest work: positions per sequence.
+N_CTX = 320
+N_BATCH = 512
+LEAST_FOOTPRINT = 64 * 2**20
+# Threads that waited in a spin after their last operation have gone to sleep by then.
+SETTLE_S = 0.02
+# Above this share of waiting the table is followed by a warning.
+BUSY = 0.05
+
+
+class NotMeasured(Exception):
+    """A result that cannot be true; the message says which."""
+
+
+@dataclass
+class Side:
+    """A process, and what its turns took."""
+
+    peer: Peer
+    facts: dict[str, Any]
+    run_ns: int = 0
+    wait_ns: int = 0
+    idle_ns: int = 0
+    others_s: float = 0.0
+    """Seconds that the other side worked."""
+
+    @property
+    def waited(self) -> float | None:
+        """Share of the runnable time without a core; None where the system does not tell."""
+        total = self.run_ns + self.wait_ns
+        return self.wait_ns / total if total else None
+
+    @property
+    def idle(self) -> float:
+        """Processor time while the other worked, relative to its turns."""
+        return self.idle_ns / 1e9 / self.others_s if self.others_s else 0.0
+
+
+@dataclass
+class Result:
+    """One work on one file."""
+
+    shape: str
+    file_type: str
+    work: Work
+    comparison: Comparison
+    n_past: float
+    rounds: list[Round] = field(default_factory=list)
+
+
+def turn(active: Side, idle: Side, work: Work, n_past: int) -> dict[str, Any]:
+    """One turn's answer; the processor time of both sides is counted."""
+    time.sleep(SETTLE_S)
+    run_before, wait_before = active.peer.core_ns()
+    idle_before, _ = idle.peer.core_ns()
+    if work.is_prompt:
+        answer = active.peer.ask("prompt", n_tokens=work.n_tokens)
+    else:
+        answer = active.peer.ask(
+            "generate", n_sequences=work.n_sequences, n_past=n_past, n_steps=work.n_tokens
+        )
+    run_after, wait_after = active.peer.core_ns()
+    active.run_ns += run_after - run_before
+    active.wait_ns += wait_after - wait_before
+    idle.idle_ns += idle.peer.core_ns()[0] - idle_before
+    idle.others_s += answer["seconds"]
+    return answer
+
+
+def measure_work(
+    ours: Side, theirs: Side, work: Work, options: argparse.Namespace, footprint: int
+) -> tuple[list[Round], Work]:
+    """The rounds, and the work with the positions that were really there."""
+    answer = turn(ours, theirs, work, work.n_past)
+    # Our sequences join one after the other: the first have a few tokens more than asked for.
+    n_past = round(answer.get("n_past", 0))
+    turn(theirs, ours, work, n_past)
+    rounds = []
+    for _ in range(options.turns):
+        reads = _native.read_limits(options.threads, footprint, options.limit_s)
+        macs = _native.multiply_limits(options.threads, options.limit_s)
+        ours_s = turn(ours, theirs, work, work.n_past)["seconds"]
+        theirs_s = turn(theirs, ours, work, n_past)["seconds"]
+        rounds.append(Round(ours_s, theirs_s, max(reads.values()), macs))
+    return rounds, Work(work.name, work.n_sequences, work.n_tokens, n_past)
+
+
+def start_sides(path: Path, options: argparse.Namespace) -> tuple[Side, Side]:
+    """Both processes with the model loaded."""
+    common = {
+        "file": str(path),
+        "threads": options.threads,
+        "n_ctx": N_CTX,
+        "n_batch": N_BATCH,
+        "n_seq": sorted({1, *(work.n_sequences for work in options.works)}),
+    }
+    ours = Peer("ROCmForge", [sys.executable, str(HERE / "peer_rocmforge.py")])
+    theirs = Peer("llama.cpp", [str(options.peer_python), str(HERE / "peer_llama.py")])
+    return (
+        Side(ours, ours.ask("load", **common, isa=options.isa)),
+        Side(theirs, theirs.ask("load", **common)),
+    )
+
+
+def compare_file(
+    shape: str, file_type: str, options: argparse.Namespace, console: Console
+) -> tuple[list[Result], dict[str, Any]]:
+    """All works on one file, and what ran."""
+    path = model_file(options.cache, shape, file_type)
+    cost = ModelCost.of_file(path)
+    ours, theirs = start_sides(path, options)
+    footprint = max(LEAST_FOOTPRINT, cost.matrix_bytes)
+    results = []
+    for work in options.works:
+        console.print(f"{shape} {file_type} {work.name} …")
+        rounds, done = measure_work(ours, theirs, work, options, footprint)
+        comparison = compare_rounds(done, cost, ours.facts["isa"], rounds)
+        results.append(Result(shape, file_type, done, comparison, done.n_past, rounds))
+    ran = {
+        "file": path.name,
+        "file_bytes": path.stat().st_size,
+        "read_footprint_bytes": footprint,
+        "cost": asdict(cost),
+        **{
+            name: {**side.facts, "waited": side.waited, "idle": side.idle}
+            for name, side in (("ours", ours), ("theirs", theirs))
+        },
+    }
+    for side in (ours, theirs):
+        side.peer.close()
+    return results, ran
+
+
+def show(console: Console, results: list[Result], runs: list[dict[str, Any]]) -> None:
+    """The table, and what ran."""
+    table = Table(
+        title=f"tokens per second; ratio above 1: ROCmForge is faster ({machine_facts()['cpu']})"
+    )
+    for name in ("work", "shape", "file type"):
+        table.add_column(name)
+    for name in ("ours", "theirs", "ratio", "middle half", "of reads", "of multiply", "of isa"):
+        table.add_column(name, justify="right")
+    for r in sorted(results, key=lambda r: list(WORKS.values()).index(_listed(r.work))):
+        c = r.comparison
+        table.add_row(
+            r.work.name,
+            r.shape,
+            r.file_type,
+            f"{c.ours_tokens_per_s:,.1f}",
+            f"{c.theirs_tokens_per_s:,.1f}",
+            f"{c.ratio:.2f}",
+            f"{c.ratio_low:.2f}–{c.ratio_high:.2f}",
+            f"{c.read_share:.0%}",
+            f"{c.best_multiply_share:.0%}",
+            "-" if c.isa_multiply_share is None else f"{c.isa_multiply_share:.0%}",
+        )
+    console.print(table)
+    for run in runs:
+        show_run(console, run)
+
+
+def _listed(work: Work) -> Work:
+    return next(w for w in WORKS.values() if w.name == work.name)
+
+
+def show_run(console: Console, run: dict[str, Any]) -> None:
+    """One line a side: what it is, and whether it was disturbed."""
+    console.print(run["file"], markup=False, highlight=False)
+    ours, theirs = run["ours"], run["theirs"]
+    decoded = ", ".join(f"{n} {t} decoded to F32" for t, n in ours["decoded_types"].items())
+    what = {
+        "ours": f"{ours['isa']}, {ours['threads']} threads{'; ' + decoded if decoded else ''}",
+        "theirs": f"{theirs['threads']} threads; {theirs['system_info']}",
+    }
+    for name, side in (("ours", ours), ("theirs", theirs)):
+        waited = "unknown" if side["waited"] is None else f"{side['waited']:.1%}"
+        line = f"  {side['version']}: {what[name]}; waited {waited}, idle {side['idle']:.1%}"
+        console.print(line, markup=False, highlight=False)
+    for line in theirs["buffers"]:
+        console.print(f"    {line}", markup=False, highlight=False)
+    if any((side["waited"] or 0.0) > BUSY for side in (ours, theirs)):
+        console.print("Something else was running: compare these numbers with no others.")
+
+
+def check(results: list[Result]) -> None:
+    """Raises NotMeasured when a share is above what can be."""
+    impossible = [
+        f"{r.shape} {r.file_type} {r.work.name}: {share:.0%} of {what}"
+        for r in results
+        for what, share in r.comparison.shares.items()
+        if share > 1.0
+    ]
+    if impossible:
+        raise NotMeasured("above the machine's limit: " + "; ".join(impossible))
+
+
+def report(
+    options: argparse.Namespace, results: list[Result], runs: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Everything that was measured, for a file."""
+    return {
+        **machine_facts(),
+        "date": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
+        "threads": options.threads,
+        "turns": options.turns,
+        "runs": runs,
+        "results": [asdict(result) for result in results],
+    }
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", default="1b", help=f"several of {', '.join(SHAPES)}")
+    parser.add_argument("--types", default="Q4_0", help=f"several of {', '.join(FILE_TYPES)}")
+    parser.add_argument("--work", default=",".join(WORKS), help="several of prompt, gen1, gen16")
+    parser.add_argument("--turns", type=int, default=5, help="of each side, per work")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--isa", default="auto", help="our kernels; llama.cpp chooses its own")
+    parser.add_argument("--peer-python", type=Path, default=PEER_PYTHON)
+    parser.add_argument(
+        "--cache", type=Path, default=Path(tempfile.gettempdir()) / "rocmforge-synthetic-models"
+    )
+    parser.add_argument("--limit-s", type=float, default=0.5, help="per limit and round")
+    parser.add_argument("--json", metavar="NAME", help="write benchmarks/results/NAME.json")
+    options = parser.parse_args(arguments)
+    options.shapes = options.shape.split(",")
+    options.file_types = options.types.split(",")
+    for what, known in (("shapes", SHAPES), ("file_types", FILE_TYPES)):
+        if unknown := set(getattr(options, what)) - set(known):
+            parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if unknown := set(options.work.split(",")) - set(WORKS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
+    options.works = [WORKS[name] for name in options.work.split(",")]
+    if options.turns < 1 or options.threads < 1:
+        parser.error("--turns and --threads must be positive")
+    if not options.peer_python.is_file():
+        parser.error(
+            f"there is no {options.peer_python}: run `make bench-peer` to build llama.cpp, or "
+            "name an interpreter that has llama-cpp-python with --peer-python"
+        )
+    return options
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = parse()
+    console = Console(width=132)
+    results: list[Result] = []
+    runs: list[dict[str, Any]] = []
+    try:
+        for shape in options.shapes:
+            for file_type in options.file_types:
+                found, run = compare_file(shape, file_type, options, console)
+                results.extend(found)
+                runs.append(run)
+    except PeerFailed as error:
+        sys.exit(f"compare.py: {error}")
+    show(console, results, runs)
+    if options.json:
+        path = HERE / "results" / f"{options.json}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(report(options, results, runs), indent=2) + "\n", "utf-8")
+        console.print(f"written: {path}", markup=False, highlight=False)
+    try:
+        check(results)
+    except NotMeasured as error:
+        sys.exit(f"compare.py: {error}")
+
+
+if __name__ == "__main__":
+    main()
