@@ -7,7 +7,8 @@
 Both are processes of their own that hold the same model at once. A round is a turn of ours, a turn
 of theirs, and the limits: a machine that slows down does so for all of them. The ratio is the
 median over the rounds of theirs / ours in seconds, above 1 where we are faster; `middle half` is
-where half of the rounds' ratios lie. Works, with --threads threads each, keys and values of 16 bits:
+where half of the rounds' ratios lie. The works, with --threads threads each and keys and values of
+16 bits:
 
     prompt  a new prompt of 256 tokens until the logits of its last token (ours also samples it)
     gen1    16 tokens of one sequence after 32

@@ -17,15 +17,10 @@ _KV_BYTES_PER_NUMBER = 2 * 2
 # Our instruction sets → the limits of their kernels, for quantised weights and for floats.
 ISA_LIMITS = {
     "avx2": ("avx2", "avx2_f32"),
-    "avx_vnni": ("avx_vnni", "avx2_f32"),
     "avxvnni": ("avx_vnni", "avx2_f32"),
     "avx512": ("avx512_vnni", "avx512_f32"),
-    "avx512_vnni": ("avx512_vnni", "avx512_f32"),
-    "avx512vnni": ("avx512_vnni", "avx512_f32"),
-    "vnni": ("avx512_vnni", "avx512_f32"),
-    "amx": ("amx_int8", "amx_bf16"),
+    "amx": ("amx_int8", "avx512_f32"),
     "neon": ("neon_dotprod", "neon_f32"),
-    "dotprod": ("neon_dotprod", "neon_f32"),
 }
 _FLOAT_LIMITS = ("_f32", "_bf16")
 

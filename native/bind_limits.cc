@@ -1,7 +1,7 @@
-// Python binding of limits.h.
+// Python binding of machine_limits.h.
 #include "bind_limits.h"
 
-#include "limits.h"
+#include "machine_limits.h"
 
 namespace nb = nanobind;
 

@@ -1,8 +1,10 @@
-// Multiply-adds in registers: what an instruction set does when nothing has to be loaded. Each kernel is compiled
-// for its own set by a target attribute and chosen at run time.
+// Multiply-adds in registers: what an instruction set does when nothing has to be loaded. Sets are chosen at run
+// time.
 //
-// Inputs pass through an empty asm before each use, so that no product is computed once for all, and the
-// accumulators are many enough to cover the latency (4 to 6 cycles, two a cycle; AMX: 4 tiles of 16 cycles).
+// Each kernel is a loop in assembly, because compilers spill: GCC 12 keeps some of twelve accumulators of
+// intrinsics in memory, and the limit comes out a fifth too low. Accumulators are many enough to cover the
+// latency (4 to 6 cycles, two instructions a cycle; AMX: 4 tiles of 16 cycles). All numbers are zero, which
+// takes the least power: a limit may be a little above what other numbers reach, never below.
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
@@ -10,28 +12,24 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <immintrin.h>
 #endif
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
-#if defined(__aarch64__)
-#include <arm_neon.h>
 #endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
 
-#include "limits.h"
+#include "machine_limits.h"
 
 namespace rocmforge {
 namespace {
 
 // Long enough that reading the clock does not count, short enough that one of many is undisturbed.
 constexpr double kSlice_s = 0.01;
-constexpr int64_t kCallsOfClock = 2000;
+constexpr double kMacsPerCall = 8e6;
 
 struct Multiplier {
   const char* name;
@@ -41,138 +39,84 @@ struct Multiplier {
 
 #if defined(__x86_64__)
 
-constexpr int kChains = 12;
+// The instruction I once for each of twelve accumulators.
+#define TWELVE(I) \
+  I("0") I("1") I("2") I("3") I("4") I("5") I("6") I("7") I("8") I("9") I("10") I("11")
+#define CLEAR(r) "vpxor %%xmm" r ", %%xmm" r ", %%xmm" r "\n\t"
+#define LOOP(body)                                                                                           \
+  asm volatile(TWELVE(CLEAR) CLEAR("12") CLEAR("13") CLEAR("14") CLEAR("15") ".p2align 5\n1:\n\t" body      \
+               "dec %0\n\tjnz 1b\n\tvzeroupper"                                                              \
+               : "+r"(n_rounds)                                                                              \
+               :                                                                                             \
+               : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",      \
+                 "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
+
+constexpr double kTwelve = 12, kBytes256 = 32, kBytes512 = 64;
 
 // u8 × i8 pairs to i16, pairs of these to i32, added: what a product of any two bytes takes without VNNI.
-__attribute__((target("avx2"))) void maddubs(int64_t n_rounds) {
-  __m256i a = _mm256_set1_epi8(1), sums[kChains] = {};
-  const __m256i b = _mm256_set1_epi8(1), ones = _mm256_set1_epi16(1);
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (__m256i& sum : sums) {
-      asm volatile("" : "+x"(a));
-      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
-    }
-  }
-  for (const __m256i& sum : sums) asm volatile("" ::"x"(sum));
+#define MADDUBS(sum, t)                            \
+  "vpmaddubsw %%ymm15, %%ymm14, %%ymm" t "\n\t"    \
+  "vpmaddwd %%ymm13, %%ymm" t ", %%ymm" t "\n\t"   \
+  "vpaddd %%ymm" t ", %%ymm" sum ", %%ymm" sum "\n\t"
+constexpr double kMaddubs = 6;
+void maddubs(int64_t n_rounds) {
+  LOOP(MADDUBS("0", "6") MADDUBS("1", "7") MADDUBS("2", "8") MADDUBS("3", "9") MADDUBS("4", "10")
+           MADDUBS("5", "11"));
 }
 
 // The same where eight products of 4-bit numbers fit into i16 before they are widened.
-constexpr int kDeferred = 8, kDeferredChains = 6;
-__attribute__((target("avx2"))) void maddubs_deferred(int64_t n_rounds) {
-  __m256i a = _mm256_set1_epi8(1), sums[kDeferredChains] = {};
-  const __m256i b = _mm256_set1_epi8(1), ones = _mm256_set1_epi16(1);
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    __m256i narrow[kDeferredChains] = {};
-    for (int j = 0; j < kDeferred; ++j) {
-      for (__m256i& sum : narrow) {
-        asm volatile("" : "+x"(a));
-        sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, b));
-      }
-    }
-    for (int c = 0; c < kDeferredChains; ++c)
-      sums[c] = _mm256_add_epi32(sums[c], _mm256_madd_epi16(narrow[c], ones));
-  }
-  for (const __m256i& sum : sums) asm volatile("" ::"x"(sum));
+#define FIRST(narrow) "vpmaddubsw %%ymm15, %%ymm14, %%ymm" narrow "\n\t"
+#define NEXT(narrow, t) FIRST(t) "vpaddw %%ymm" t ", %%ymm" narrow ", %%ymm" narrow "\n\t"
+#define FOUR(I) I("0", "8") I("1", "9") I("2", "10") I("3", "11")
+#define WIDEN(narrow, sum)                                      \
+  "vpmaddwd %%ymm13, %%ymm" narrow ", %%ymm" narrow "\n\t"       \
+  "vpaddd %%ymm" narrow ", %%ymm" sum ", %%ymm" sum "\n\t"
+constexpr double kDeferred = 8 * 4;
+void maddubs_deferred(int64_t n_rounds) {
+  LOOP(FIRST("0") FIRST("1") FIRST("2") FIRST("3")
+       FOUR(NEXT) FOUR(NEXT) FOUR(NEXT) FOUR(NEXT) FOUR(NEXT) FOUR(NEXT) FOUR(NEXT)
+       WIDEN("0", "4") WIDEN("1", "5") WIDEN("2", "6") WIDEN("3", "7"));
 }
 
-__attribute__((target("avxvnni"))) void vnni_256(int64_t n_rounds) {
-  __m256i a = _mm256_set1_epi8(1), sums[kChains] = {};
-  const __m256i b = _mm256_set1_epi8(1);
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (__m256i& sum : sums) {
-      asm volatile("" : "+x"(a));
-      sum = _mm256_dpbusd_avx_epi32(sum, a, b);
-    }
-  }
-  for (const __m256i& sum : sums) asm volatile("" ::"x"(sum));
-}
+#define VNNI_256(sum) "%{vex%} vpdpbusd %%ymm15, %%ymm14, %%ymm" sum "\n\t"
+void vnni_256(int64_t n_rounds) { LOOP(TWELVE(VNNI_256)); }
 
-__attribute__((target("avx512f,avx512vnni"))) void vnni_512(int64_t n_rounds) {
-  __m512i a = _mm512_set1_epi8(1), sums[kChains] = {};
-  const __m512i b = _mm512_set1_epi8(1);
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (__m512i& sum : sums) {
-      asm volatile("" : "+v"(a));
-      sum = _mm512_dpbusd_epi32(sum, a, b);
-    }
-  }
-  for (const __m512i& sum : sums) asm volatile("" ::"v"(sum));
-}
+#define VNNI_512(sum) "vpdpbusd %%zmm15, %%zmm14, %%zmm" sum "\n\t"
+void vnni_512(int64_t n_rounds) { LOOP(TWELVE(VNNI_512)); }
 
-__attribute__((target("avx2,fma"))) void fma_256(int64_t n_rounds) {
-  __m256 a = _mm256_setzero_ps(), sums[kChains] = {};
-  const __m256 b = _mm256_setzero_ps();
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (__m256& sum : sums) {
-      asm volatile("" : "+x"(a));
-      sum = _mm256_fmadd_ps(a, b, sum);
-    }
-  }
-  for (const __m256& sum : sums) asm volatile("" ::"x"(sum));
-}
+#define FMA_256(sum) "vfmadd231ps %%ymm15, %%ymm14, %%ymm" sum "\n\t"
+void fma_256(int64_t n_rounds) { LOOP(TWELVE(FMA_256)); }
 
-__attribute__((target("avx512f"))) void fma_512(int64_t n_rounds) {
-  __m512 a = _mm512_setzero_ps(), sums[kChains] = {};
-  const __m512 b = _mm512_setzero_ps();
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (__m512& sum : sums) {
-      asm volatile("" : "+v"(a));
-      sum = _mm512_fmadd_ps(a, b, sum);
-    }
-  }
-  for (const __m512& sum : sums) asm volatile("" ::"v"(sum));
-}
+#define FMA_512(sum) "vfmadd231ps %%zmm15, %%zmm14, %%zmm" sum "\n\t"
+void fma_512(int64_t n_rounds) { LOOP(TWELVE(FMA_512)); }
 
-// What ldtilecfg reads. GCC's _tile_loadconfig names only 8 of these bytes as its input before version 13, and
-// the stores of the others get lost.
+// What ldtilecfg reads: eight tiles of 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 static_assert(sizeof(TileConfig) == 64);
 
-// Two tiles of 16 × 64 bytes times two of the same size, into four of 16 × 16 numbers of 32 bits.
-constexpr double kTileProducts = 4;
+// Two tiles of 16 × 64 bytes times two of the same size, into four of 16 × 16 numbers of 32 bits. The whole
+// configuration is an operand: GCC's _tile_loadconfig names 8 bytes of it before version 13, and the stores of
+// the others get lost.
+#define TILES(instruction)                                                                              \
+  const TileConfig config;                                                                              \
+  asm volatile(                                                                                         \
+      "ldtilecfg %1\n\ttilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\ttilezero %%tmm3\n\t"        \
+      "tilezero %%tmm4\n\ttilezero %%tmm5\n\ttilezero %%tmm6\n\ttilezero %%tmm7\n1:\n\t" instruction        \
+      " %%tmm6, %%tmm4, %%tmm0\n\t" instruction " %%tmm7, %%tmm4, %%tmm1\n\t" instruction               \
+      " %%tmm6, %%tmm5, %%tmm2\n\t" instruction                                                         \
+      " %%tmm7, %%tmm5, %%tmm3\n\tdec %0\n\tjnz 1b\n\ttilerelease"                                        \
+      : "+r"(n_rounds)                                                                                  \
+      : "m"(config)                                                                                     \
+      : "cc")
+constexpr double kTileMacs = 4.0 * 16 * 16 * 64;
 
-__attribute__((target("amx-tile"))) inline void configure_tiles() {
-  TileConfig config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = 16;
-  }
-  asm volatile("ldtilecfg %0" ::"m"(config));
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
-  _tile_zero(4);
-  _tile_zero(5);
-  _tile_zero(6);
-  _tile_zero(7);
-}
+void amx_int8(int64_t n_rounds) { TILES("tdpbssd"); }
 
-__attribute__((target("amx-tile,amx-int8"))) void amx_int8(int64_t n_rounds) {
-  configure_tiles();
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    _tile_dpbssd(0, 4, 6);
-    _tile_dpbssd(1, 4, 7);
-    _tile_dpbssd(2, 5, 6);
-    _tile_dpbssd(3, 5, 7);
-  }
-  _tile_release();
-}
-
-__attribute__((target("amx-tile,amx-bf16"))) void amx_bf16(int64_t n_rounds) {
-  configure_tiles();
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_release();
-}
+void amx_bf16(int64_t n_rounds) { TILES("tdpbf16ps"); }
 
 bool has_avx_vnni() {
   unsigned a, b, c, d;
@@ -193,70 +137,54 @@ bool has_amx(int bit) {
 }
 
 std::vector<Multiplier> multipliers() {
-  constexpr double kTileBytes = 16 * 16 * 64;
+  const bool has_avx2 = __builtin_cpu_supports("avx2"), has_avx512 = __builtin_cpu_supports("avx512f");
   std::vector<Multiplier> found;
-  if (__builtin_cpu_supports("avx2")) {
-    found.push_back({"avx2", 32.0 * kChains, maddubs});
-    found.push_back({"avx2", 32.0 * kDeferred * kDeferredChains, maddubs_deferred});
+  if (has_avx2) {
+    found.push_back({"avx2", kBytes256 * kMaddubs, maddubs});
+    found.push_back({"avx2", kBytes256 * kDeferred, maddubs_deferred});
   }
-  if (has_avx_vnni()) found.push_back({"avx_vnni", 32.0 * kChains, vnni_256});
-  if (__builtin_cpu_supports("avx512vnni")) found.push_back({"avx512_vnni", 64.0 * kChains, vnni_512});
-  if (has_amx(25)) found.push_back({"amx_int8", kTileBytes * kTileProducts, amx_int8});
-  if (__builtin_cpu_supports("fma")) found.push_back({"avx2_f32", 8.0 * kChains, fma_256});
-  if (__builtin_cpu_supports("avx512f")) found.push_back({"avx512_f32", 16.0 * kChains, fma_512});
-  if (has_amx(22)) found.push_back({"amx_bf16", kTileBytes / 2 * kTileProducts, amx_bf16});
+  if (has_avx_vnni()) found.push_back({"avx_vnni", kBytes256 * kTwelve, vnni_256});
+  if (__builtin_cpu_supports("avx512vnni")) found.push_back({"avx512_vnni", kBytes512 * kTwelve, vnni_512});
+  if (has_amx(25)) found.push_back({"amx_int8", kTileMacs, amx_int8});
+  if (has_avx2 && __builtin_cpu_supports("fma")) found.push_back({"avx2_f32", kBytes256 / 4 * kTwelve, fma_256});
+  if (has_avx512) found.push_back({"avx512_f32", kBytes512 / 4 * kTwelve, fma_512});
+  if (has_amx(22)) found.push_back({"amx_bf16", kTileMacs / 2, amx_bf16});
   return found;
 }
 
 #elif defined(__aarch64__)
 
-constexpr int kChains = 16;
+// The instruction I once for each of sixteen accumulators.
+#define SIXTEEN(I) \
+  I("0") I("1") I("2") I("3") I("4") I("5") I("6") I("7") I("16") I("17") I("18") I("19") I("20") I("21") \
+  I("22") I("23")
+#define CLEAR(r) "movi v" r ".4s, #0\n\t"
+#define LOOP(prefix, I)                                                                                   \
+  asm volatile(prefix SIXTEEN(CLEAR) CLEAR("30") CLEAR("31") "1:\n\t" SIXTEEN(I)                          \
+               "subs %0, %0, #1\n\tb.ne 1b"                                                               \
+               : "+r"(n_rounds)                                                                           \
+               :                                                                                          \
+               : "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", \
+                 "v21", "v22", "v23", "v30", "v31")
 
-__attribute__((target("arch=armv8.2-a+dotprod"))) void dotprod(int64_t n_rounds) {
-  int8x16_t a = vdupq_n_s8(1);
-  const int8x16_t b = vdupq_n_s8(1);
-  int32x4_t sums[kChains] = {};
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (int32x4_t& sum : sums) {
-      asm volatile("" : "+w"(a));
-      sum = vdotq_s32(sum, a, b);
-    }
-  }
-  for (const int32x4_t& sum : sums) asm volatile("" ::"w"(sum));
-}
+constexpr double kSixteen = 16;
 
-__attribute__((target("arch=armv8.2-a+i8mm"))) void i8mm(int64_t n_rounds) {
-  int8x16_t a = vdupq_n_s8(1);
-  const int8x16_t b = vdupq_n_s8(1);
-  int32x4_t sums[kChains] = {};
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (int32x4_t& sum : sums) {
-      asm volatile("" : "+w"(a));
-      sum = vmmlaq_s32(sum, a, b);
-    }
-  }
-  for (const int32x4_t& sum : sums) asm volatile("" ::"w"(sum));
-}
+#define SDOT(sum) "sdot v" sum ".4s, v30.16b, v31.16b\n\t"
+void dotprod(int64_t n_rounds) { LOOP(".arch_extension dotprod\n\t", SDOT); }
 
-void fma_128(int64_t n_rounds) {
-  float32x4_t a = vdupq_n_f32(0), sums[kChains] = {};
-  const float32x4_t b = vdupq_n_f32(0);
-  for (int64_t i = 0; i < n_rounds; ++i) {
-    for (float32x4_t& sum : sums) {
-      asm volatile("" : "+w"(a));
-      sum = vfmaq_f32(sum, a, b);
-    }
-  }
-  for (const float32x4_t& sum : sums) asm volatile("" ::"w"(sum));
-}
+#define SMMLA(sum) "smmla v" sum ".4s, v30.16b, v31.16b\n\t"
+void i8mm(int64_t n_rounds) { LOOP(".arch_extension i8mm\n\t", SMMLA); }
+
+#define FMLA(sum) "fmla v" sum ".4s, v30.4s, v31.4s\n\t"
+void fma_128(int64_t n_rounds) { LOOP("", FMLA); }
 
 std::vector<Multiplier> multipliers() {
   std::vector<Multiplier> found;
 #if defined(__linux__)
-  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back({"neon_dotprod", 16.0 * kChains, dotprod});
-  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) found.push_back({"neon_i8mm", 32.0 * kChains, i8mm});
+  if (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) found.push_back({"neon_dotprod", 16 * kSixteen, dotprod});
+  if (getauxval(AT_HWCAP2) & HWCAP2_I8MM) found.push_back({"neon_i8mm", 32 * kSixteen, i8mm});
 #endif
-  found.push_back({"neon_f32", 4.0 * kChains, fma_128});
+  found.push_back({"neon_f32", 4 * kSixteen, fma_128});
   return found;
 }
 
@@ -268,7 +196,7 @@ std::vector<Multiplier> multipliers() { return {}; }
 
 // Multiply-adds per second of this thread's best slice until a time, never less than one slice.
 double best_rate(const Multiplier& multiplier, double until) {
-  const auto n_rounds = static_cast<int64_t>(kCallsOfClock * 4096 / multiplier.per_round) + 1;
+  const auto n_rounds = static_cast<int64_t>(kMacsPerCall / multiplier.per_round) + 1;
   double best = 0, ended = now_s();
   do {
     const double started = ended;

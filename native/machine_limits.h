@@ -21,7 +21,8 @@ Rates read_limits(int n_threads, size_t n_bytes, double seconds);
 // its part of `seconds`. Empty where no set is known. Throws std::invalid_argument for impossible numbers.
 Rates multiply_limits(int n_threads, double seconds);
 
-// Runs f(thread) on n_threads threads of its own, the caller being one; returns when all have.
+// Runs f(thread) on n_threads threads of its own, the caller being one; returns when all have. f does not
+// throw.
 void on_threads(int n_threads, const std::function<void(int)>& f);
 
 // Seconds of a clock that never goes back.
