@@ -265,6 +265,11 @@ def report(
     }
 
 
+def result_path(name: str) -> Path:
+    """A file of that name among the results; a path that ends with .json is taken as it is."""
+    return Path(name) if name.endswith(".json") else HERE / "results" / f"{name}.json"
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -281,7 +286,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--cache", type=Path, default=Path(tempfile.gettempdir()) / "rocmforge-synthetic-models"
     )
     parser.add_argument("--limit-s", type=float, default=0.5, help="per limit and round")
-    parser.add_argument("--json", metavar="NAME", help="write benchmarks/results/NAME.json")
+    parser.add_argument(
+        "--json",
+        metavar="NAME",
+        help="write benchmarks/results/NAME.json, or the path if it ends with .json",
+    )
     options = parser.parse_args(arguments)
     options.shapes = options.shape.split(",")
     options.file_types = options.types.split(",")
@@ -317,7 +326,7 @@ def main() -> None:
         sys.exit(f"compare.py: {error}")
     show(console, results, runs)
     if options.json:
-        path = HERE / "results" / f"{options.json}.json"
+        path = result_path(options.json)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(report(options, results, runs), indent=2) + "\n", "utf-8")
         console.print(f"written: {path}", markup=False, highlight=False)

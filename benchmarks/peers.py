@@ -7,6 +7,7 @@ Only the standard library is used, because llama.cpp's child runs in an environm
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -66,7 +67,8 @@ class Peer:
         """End the child: it leaves when its stdin does."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended before
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 

@@ -61,12 +61,14 @@ _SCALES: dict[GGMLType, tuple[tuple[int, float], ...]] = {
     GGMLType.IQ4_NL: ((0, 1.0),),
     GGMLType.IQ4_XS: ((0, 1.0),),
 }
+# Their numbers have one more below zero than above: as encoders do, half of the blocks turn them over.
+_LOPSIDED = (GGMLType.Q4_0, GGMLType.Q5_0, GGMLType.IQ4_NL)
 # Sign and mantissa of a 16-bit float; its exponent is put in.
 _SIGN_AND_MANTISSA = {GGMLType.F16: (0x83FF, 10, 15), GGMLType.BF16: (0x807F, 7, 127)}
 _N_SAMPLED_BLOCKS = 512
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5
 # A change of what is written needs another number: files of the same name are used again.
-_REVISION = 1
+_REVISION = 2
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,8 @@ def _set_scale(blocks: Bytes, type_: GGMLType, scale: float) -> None:
     for start, factor in _SCALES[type_]:
         value = np.array([scale * factor], "<f2").view(np.uint8)
         blocks[:, start : start + 2] = value
+    if type_ in _LOPSIDED:
+        blocks[1::2, 1] ^= np.uint8(0x80)
 
 
 def write_model(path: Path, shape: Shape, file_type: str, seed: int = 0) -> None:

@@ -116,7 +116,7 @@ def _run(runs: SpeedRuns, n_prompt: int, n_gen: int, batch: int) -> tuple[float,
 
 
 @dataclass(frozen=True)
-class Generation:
+class TimedSteps:
     """How long the steps took, and the mean position of the tokens of the first."""
 
     seconds: float
@@ -145,7 +145,7 @@ class SpeedRuns:
             self._step()
         return monotonic_s() - start_s
 
-    def time_generation(self, prompts: list[tuple[int, ...]], n_gen: int) -> Generation:
+    def time_generation(self, prompts: list[tuple[int, ...]], n_gen: int) -> TimedSteps:
         """n_gen steps of all sequences together, once all have started.
 
         Raises GenerationFailed when a step leaves one out.
@@ -166,7 +166,7 @@ class SpeedRuns:
         for request_id in ids:
             self._engine.cancel(request_id)
         n_positions = sum(map(len, prompts)) + n_before - len(ids)
-        return Generation(elapsed_s, n_positions / len(ids))
+        return TimedSteps(elapsed_s, n_positions / len(ids))
 
     def _submit(self, prompts: list[tuple[int, ...]], *, max_tokens: int | None) -> list[RequestId]:
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, seed=0)
