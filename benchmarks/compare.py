@@ -213,29 +213,39 @@ def show(console: Console, results: list[Result], runs: list[dict[str, Any]]) ->
     console.print(table)
     for run in runs:
         show_run(console, run)
+    say(console, *sorted({f"llama.cpp's {run['theirs']['system_info']}" for run in runs}))
+    waited = [run[side]["waited"] or 0.0 for run in runs for side in ("ours", "theirs")]
+    if max(waited, default=0.0) > BUSY:
+        say(
+            console,
+            f"Threads waited for a core up to {max(waited):.0%} of the time: something else was "
+            "running. Run again on an idle machine before comparing these numbers with any others.",
+        )
 
 
 def _listed(work: Work) -> Work:
     return next(w for w in WORKS.values() if w.name == work.name)
 
 
-def show_run(console: Console, run: dict[str, Any]) -> None:
-    """One line a side: what it is, and whether it was disturbed."""
-    console.print(run["file"], markup=False, highlight=False)
-    ours, theirs = run["ours"], run["theirs"]
-    decoded = ", ".join(f"{n} {t} decoded to F32" for t, n in ours["decoded_types"].items())
-    what = {
-        "ours": f"{ours['isa']}, {ours['threads']} threads{'; ' + decoded if decoded else ''}",
-        "theirs": f"{theirs['threads']} threads; {theirs['system_info']}",
-    }
-    for name, side in (("ours", ours), ("theirs", theirs)):
-        waited = "unknown" if side["waited"] is None else f"{side['waited']:.1%}"
-        line = f"  {side['version']}: {what[name]}; waited {waited}, idle {side['idle']:.1%}"
+def say(console: Console, *lines: str) -> None:
+    """Text that rich leaves alone."""
+    for line in lines:
         console.print(line, markup=False, highlight=False)
-    for line in theirs["buffers"]:
-        console.print(f"    {line}", markup=False, highlight=False)
-    if any((side["waited"] or 0.0) > BUSY for side in (ours, theirs)):
-        console.print("Something else was running: compare these numbers with no others.")
+
+
+def show_run(console: Console, run: dict[str, Any]) -> None:
+    """What ran of a file, and whether it was disturbed."""
+    ours, theirs = run["ours"], run["theirs"]
+    decoded = [f"{n} {t} decoded to F32" for t, n in ours["decoded_types"].items()]
+    buffers = [line.split(":", 1)[-1].strip() for line in theirs["buffers"]]
+    say(console, f"{run['file']}, {run['file_bytes'] / 1e6:,.0f} MB")
+    for side, what in ((ours, [ours["isa"], *decoded]), (theirs, buffers)):
+        waited = "unknown" if side["waited"] is None else f"{side['waited']:.1%}"
+        facts = [f"{side['threads']} threads", *what]
+        say(
+            console,
+            f"  {side['version']}: {', '.join(facts)}; waited {waited}, idle {side['idle']:.1%}",
+        )
 
 
 def check(results: list[Result]) -> None:

@@ -61,7 +61,8 @@ _SCALES: dict[GGMLType, tuple[tuple[int, float], ...]] = {
     GGMLType.IQ4_NL: ((0, 1.0),),
     GGMLType.IQ4_XS: ((0, 1.0),),
 }
-# Their numbers have one more below zero than above: as encoders do, half of the blocks turn them over.
+# Their numbers reach further below zero than above: half of the blocks turn them over, as encoders
+# do.
 _LOPSIDED = (GGMLType.Q4_0, GGMLType.Q5_0, GGMLType.IQ4_NL)
 # Sign and mantissa of a 16-bit float; its exponent is put in.
 _SIGN_AND_MANTISSA = {GGMLType.F16: (0x83FF, 10, 15), GGMLType.BF16: (0x807F, 7, 127)}
