@@ -2,13 +2,13 @@
 
     make bench-peer                                      # builds llama.cpp for this machine, once
     python benchmarks/compare.py [--shape 1b,0.5b] [--types Q4_0,Q4_K_M] [--work prompt,gen1,gen16]
-                                 [--turns 5] [--threads N] [--isa auto] [--json NAME]
+                                 [--launches 3] [--turns 2] [--threads N] [--isa auto] [--json NAME]
 
-Both are processes of their own that hold the same model at once. A round is a turn of ours, a turn
-of theirs, and the limits: a machine that slows down does so for all of them. The ratio is the
-median over the rounds of theirs / ours in seconds, above 1 where we are faster; `middle half` is
-where half of the rounds' ratios lie. The works, with --threads threads each and keys and values of
-16 bits:
+Each side is a process of its own, launched anew a few times; both hold the same model at once. A
+round is a turn of ours, a turn of theirs and the machine's limits, so a machine that slows down
+does so for all of them. The ratio is the median over the rounds of theirs / ours in seconds, above
+1 where we are faster; `middle half` is where half of the rounds' ratios lie. The works, with
+--threads threads each and keys and values of 16 bits:
 
     prompt  a new prompt of 256 tokens until the logits of its last token (ours also samples it)
     gen1    16 tokens of one sequence after 32
@@ -34,7 +34,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,28 +68,49 @@ class NotMeasured(Exception):
     """A result that cannot be true; the message says which."""
 
 
-@dataclass
 class Side:
-    """A process, and what its turns took."""
+    """One side's process, and what its turns took over all launches."""
 
-    peer: Peer
-    facts: dict[str, Any]
-    run_ns: int = 0
-    wait_ns: int = 0
-    idle_ns: int = 0
-    others_s: float = 0.0
-    """Seconds that the other side worked."""
+    def __init__(self, name: str, command: list[str]) -> None:
+        self._name = name
+        self._command = command
+        self.facts: dict[str, Any] = {}
+        self._run_ns = self._wait_ns = self._idle_ns = 0
+        self._others_s = 0.0
+
+    def launch(self, **load: Any) -> None:
+        """Start the process and load the model."""
+        self.peer = Peer(self._name, self._command)
+        self.facts = self.peer.ask("load", **load)
 
     @property
     def waited(self) -> float | None:
         """Share of the runnable time without a core; None where the system does not tell."""
-        total = self.run_ns + self.wait_ns
-        return self.wait_ns / total if total else None
+        total = self._run_ns + self._wait_ns
+        return self._wait_ns / total if total else None
 
     @property
     def idle(self) -> float:
         """Processor time while the other worked, relative to its turns."""
-        return self.idle_ns / 1e9 / self.others_s if self.others_s else 0.0
+        return self._idle_ns / 1e9 / self._others_s if self._others_s else 0.0
+
+    def turn(self, other: Side, work: Work, n_past: int) -> tuple[float, int]:
+        """Seconds, and the mean position of the first tokens; `other` is seen to be idle."""
+        time.sleep(SETTLE_S)
+        run_before, wait_before = self.peer.core_ns()
+        idle_before, _ = other.peer.core_ns()
+        if work.is_prompt:
+            answer = self.peer.ask("prompt", n_tokens=work.n_tokens)
+        else:
+            answer = self.peer.ask(
+                "generate", n_sequences=work.n_sequences, n_past=n_past, n_steps=work.n_tokens
+            )
+        run_after, wait_after = self.peer.core_ns()
+        self._run_ns += run_after - run_before
+        self._wait_ns += wait_after - wait_before
+        other._idle_ns += other.peer.core_ns()[0] - idle_before
+        other._others_s += answer["seconds"]
+        return answer["seconds"], round(answer.get("n_past", 0))
 
 
 @dataclass
@@ -100,90 +121,78 @@ class Result:
     file_type: str
     work: Work
     comparison: Comparison
-    n_past: float
-    rounds: list[Round] = field(default_factory=list)
+    rounds: list[Round]
 
 
-def turn(active: Side, idle: Side, work: Work, n_past: int) -> dict[str, Any]:
-    """One turn's answer; the processor time of both sides is counted."""
-    time.sleep(SETTLE_S)
-    run_before, wait_before = active.peer.core_ns()
-    idle_before, _ = idle.peer.core_ns()
-    if work.is_prompt:
-        answer = active.peer.ask("prompt", n_tokens=work.n_tokens)
-    else:
-        answer = active.peer.ask(
-            "generate", n_sequences=work.n_sequences, n_past=n_past, n_steps=work.n_tokens
-        )
-    run_after, wait_after = active.peer.core_ns()
-    active.run_ns += run_after - run_before
-    active.wait_ns += wait_after - wait_before
-    idle.idle_ns += idle.peer.core_ns()[0] - idle_before
-    idle.others_s += answer["seconds"]
-    return answer
-
-
-def measure_work(
+def measure_round(
     ours: Side, theirs: Side, work: Work, options: argparse.Namespace, footprint: int
-) -> tuple[list[Round], Work]:
-    """The rounds, and the work with the positions that were really there."""
-    answer = turn(ours, theirs, work, work.n_past)
-    # Our sequences join one after the other: the first have a few tokens more than asked for.
-    n_past = round(answer.get("n_past", 0))
-    turn(theirs, ours, work, n_past)
-    rounds = []
-    for _ in range(options.turns):
-        reads = _native.read_limits(options.threads, footprint, options.limit_s)
-        macs = _native.multiply_limits(options.threads, options.limit_s)
-        ours_s = turn(ours, theirs, work, work.n_past)["seconds"]
-        theirs_s = turn(theirs, ours, work, n_past)["seconds"]
-        rounds.append(Round(ours_s, theirs_s, max(reads.values()), macs))
-    return rounds, Work(work.name, work.n_sequences, work.n_tokens, n_past)
+) -> Round:
+    """The limits and a turn of each."""
+    reads = _native.read_limits(options.threads, footprint, options.limit_s)
+    macs = _native.multiply_limits(options.threads, options.limit_s)
+    # Our sequences join one after the other, so the first have a few tokens more than asked for:
+    # theirs get as many.
+    ours_s, n_past = ours.turn(theirs, work, work.n_past)
+    theirs_s, _ = theirs.turn(ours, work, n_past)
+    return Round(ours_s, theirs_s, max(reads.values()), macs, n_past)
 
 
-def start_sides(path: Path, options: argparse.Namespace) -> tuple[Side, Side]:
-    """Both processes with the model loaded."""
-    common = {
+def measure_file(
+    path: Path, ours: Side, theirs: Side, options: argparse.Namespace, footprint: int
+) -> dict[str, list[Round]]:
+    """The rounds of each work. Launches differ from each other, as pages of memory fall otherwise,
+    so there are several; the first turns of each are not counted."""
+    load = {
         "file": str(path),
         "threads": options.threads,
         "n_ctx": N_CTX,
         "n_batch": N_BATCH,
         "n_seq": sorted({1, *(work.n_sequences for work in options.works)}),
     }
-    ours = Peer("ROCmForge", [sys.executable, str(HERE / "peer_rocmforge.py")])
-    theirs = Peer("llama.cpp", [str(options.peer_python), str(HERE / "peer_llama.py")])
-    return (
-        Side(ours, ours.ask("load", **common, isa=options.isa)),
-        Side(theirs, theirs.ask("load", **common)),
-    )
+    rounds: dict[str, list[Round]] = {work.name: [] for work in options.works}
+    for _ in range(options.launches):
+        ours.launch(**load, isa=options.isa)
+        theirs.launch(**load)
+        for work in options.works:
+            _, n_past = ours.turn(theirs, work, work.n_past)
+            theirs.turn(ours, work, n_past)
+            rounds[work.name] += [
+                measure_round(ours, theirs, work, options, footprint) for _ in range(options.turns)
+            ]
+        for side in (ours, theirs):
+            side.peer.close()
+    return rounds
 
 
 def compare_file(
-    shape: str, file_type: str, options: argparse.Namespace, console: Console
+    shape: str, file_type: str, options: argparse.Namespace
 ) -> tuple[list[Result], dict[str, Any]]:
     """All works on one file, and what ran."""
     path = model_file(options.cache, shape, file_type)
     cost = ModelCost.of_file(path)
-    ours, theirs = start_sides(path, options)
+    # The limit of reads depends on their size, as caches keep some of it from one pass to the next.
     footprint = max(LEAST_FOOTPRINT, cost.matrix_bytes)
-    results = []
-    for work in options.works:
-        console.print(f"{shape} {file_type} {work.name} …")
-        rounds, done = measure_work(ours, theirs, work, options, footprint)
-        comparison = compare_rounds(done, cost, ours.facts["isa"], rounds)
-        results.append(Result(shape, file_type, done, comparison, done.n_past, rounds))
+    ours = Side("ROCmForge", [sys.executable, str(HERE / "peer_rocmforge.py")])
+    theirs = Side("llama.cpp", [str(options.peer_python), str(HERE / "peer_llama.py")])
+    rounds = measure_file(path, ours, theirs, options, footprint)
+    results = [
+        Result(
+            shape,
+            file_type,
+            work,
+            compare_rounds(work, cost, ours.facts["isa"], rounds[work.name]),
+            rounds[work.name],
+        )
+        for work in options.works
+    ]
     ran = {
         "file": path.name,
         "file_bytes": path.stat().st_size,
         "read_footprint_bytes": footprint,
         "cost": asdict(cost),
-        **{
-            name: {**side.facts, "waited": side.waited, "idle": side.idle}
-            for name, side in (("ours", ours), ("theirs", theirs))
-        },
+        "ours": {**ours.facts, "waited": ours.waited, "idle": ours.idle},
+        "theirs": {**theirs.facts, "waited": theirs.waited, "idle": theirs.idle},
     }
-    for side in (ours, theirs):
-        side.peer.close()
     return results, ran
 
 
@@ -196,7 +205,7 @@ def show(console: Console, results: list[Result], runs: list[dict[str, Any]]) ->
         table.add_column(name)
     for name in ("ours", "theirs", "ratio", "middle half", "of reads", "of multiply", "of isa"):
         table.add_column(name, justify="right")
-    for r in sorted(results, key=lambda r: list(WORKS.values()).index(_listed(r.work))):
+    for r in sorted(results, key=lambda r: list(WORKS.values()).index(r.work)):
         c = r.comparison
         table.add_row(
             r.work.name,
@@ -221,10 +230,6 @@ def show(console: Console, results: list[Result], runs: list[dict[str, Any]]) ->
             f"Threads waited for a core up to {max(waited):.0%} of the time: something else was "
             "running. Run again on an idle machine before comparing these numbers with any others.",
         )
-
-
-def _listed(work: Work) -> Work:
-    return next(w for w in WORKS.values() if w.name == work.name)
 
 
 def say(console: Console, *lines: str) -> None:
@@ -269,7 +274,8 @@ def report(
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(["python", "benchmarks/compare.py", *sys.argv[1:]]),
         "threads": options.threads,
-        "turns": options.turns,
+        "launches": options.launches,
+        "turns_per_launch": options.turns,
         "runs": runs,
         "results": [asdict(result) for result in results],
     }
@@ -288,7 +294,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shape", default="1b", help=f"several of {', '.join(SHAPES)}")
     parser.add_argument("--types", default="Q4_0", help=f"several of {', '.join(FILE_TYPES)}")
     parser.add_argument("--work", default=",".join(WORKS), help="several of prompt, gen1, gen16")
-    parser.add_argument("--turns", type=int, default=5, help="of each side, per work")
+    parser.add_argument("--launches", type=int, default=3, help="processes of each side")
+    parser.add_argument("--turns", type=int, default=2, help="of each side, per launch and work")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--isa", default="auto", help="our kernels; llama.cpp chooses its own")
     parser.add_argument("--peer-python", type=Path, default=PEER_PYTHON)
@@ -310,8 +317,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if unknown := set(options.work.split(",")) - set(WORKS):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
     options.works = [WORKS[name] for name in options.work.split(",")]
-    if options.turns < 1 or options.threads < 1:
-        parser.error("--turns and --threads must be positive")
+    if min(options.launches, options.turns, options.threads) < 1:
+        parser.error("--launches, --turns and --threads must be positive")
     if not options.peer_python.is_file():
         parser.error(
             f"there is no {options.peer_python}: run `make bench-peer` to build llama.cpp, or "
@@ -329,7 +336,8 @@ def main() -> None:
     try:
         for shape in options.shapes:
             for file_type in options.file_types:
-                found, run = compare_file(shape, file_type, options, console)
+                say(console, f"{shape} {file_type} …")
+                found, run = compare_file(shape, file_type, options)
                 results.extend(found)
                 runs.append(run)
     except PeerFailed as error:

@@ -82,12 +82,12 @@ class ModelCost:
                 is_float=2 * float_bytes > layer_bytes,
             )
 
-    def bytes_read(self, work: Work) -> float:
+    def bytes_read(self, work: Work, n_past: int) -> float:
         """Bytes that a turn must read from memory: a prompt the weights once; a step the weights
         and the keys and values of all sequences."""
         if work.is_prompt:
             return self.matrix_bytes
-        mean_past = work.n_past + (work.n_tokens - 1) / 2
+        mean_past = n_past + (work.n_tokens - 1) / 2
         kv_bytes = work.n_sequences * mean_past * self.kv_bytes_per_position
         return work.n_tokens * (self.matrix_bytes + kv_bytes)
 
@@ -106,6 +106,8 @@ class Round:
     theirs_s: float
     read_bytes_per_s: float
     macs_per_s: dict[str, float]
+    n_past: int = 0
+    """Mean position of a generation's first tokens, the same on both sides."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def compare_rounds(work: Work, cost: ModelCost, isa: str, rounds: Sequence[Round
     """What the rounds say together."""
     ratios = [r.theirs_s / r.ours_s for r in rounds]
     low, high = np.quantile(ratios, [0.25, 0.75])
-    n_bytes, macs = cost.bytes_read(work), cost.macs(work)
+    macs = cost.macs(work)
     names = ISA_LIMITS.get(isa)
     isa_limit = names[cost.is_float] if names else None
     has_isa_limit = all(isa_limit in r.macs_per_s for r in rounds)
@@ -148,7 +150,8 @@ def compare_rounds(work: Work, cost: ModelCost, isa: str, rounds: Sequence[Round
         ratio_low=float(low),
         ratio_high=float(high),
         read_share=_share(
-            [n_bytes / r.ours_s for r in rounds], [r.read_bytes_per_s for r in rounds]
+            [cost.bytes_read(work, r.n_past) / r.ours_s for r in rounds],
+            [r.read_bytes_per_s for r in rounds],
         ),
         best_multiply_share=_share(
             [macs / r.ours_s for r in rounds],

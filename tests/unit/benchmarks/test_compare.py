@@ -20,7 +20,7 @@ MEASURED = Comparison(10.0, 20.0, 0.5, 0.4, 0.6, 0.9, 0.3, 0.4)
 
 def result(**changes):
     work = Work("prompt 256", 1, 256)
-    return compare.Result("tiny", "Q4_0", work, replace(MEASURED, **changes), 0.0)
+    return compare.Result("tiny", "Q4_0", work, replace(MEASURED, **changes), [])
 
 
 def run_compare(*options):
@@ -47,7 +47,18 @@ def scripted_python(tmp_path):
 def test_a_run_reports_all_turns(tmp_path, scripted_python):
     report_path = tmp_path / "report.json"
     done = run_compare(
-        *("--shape", "tiny", "--types", "Q4_0,MXFP4", "--turns", "2", "--threads", "1"),
+        *(
+            "--shape",
+            "tiny",
+            "--types",
+            "Q4_0,MXFP4",
+            "--launches",
+            "2",
+            "--turns",
+            "2",
+            "--threads",
+            "1",
+        ),
         *("--limit-s", "0.01", "--cache", str(tmp_path), "--json", str(report_path)),
         *("--peer-python", str(scripted_python)),
     )
@@ -65,7 +76,7 @@ def test_a_run_reports_all_turns(tmp_path, scripted_python):
         for name in ("prompt 256", "generation 1", "generation 16")
     ]
     for r in report["results"]:
-        assert len(r["rounds"]) == 2
+        assert len(r["rounds"]) == 4
         for turns in r["rounds"]:
             assert turns["theirs_s"] == 0.25
             assert turns["ours_s"] > 0
@@ -100,7 +111,7 @@ def test_a_share_above_the_limit_fails():
 @pytest.mark.timeout(600)
 def test_llama_cpp_runs_every_type(tmp_path):
     done = run_compare(
-        *("--shape", "tiny,tiny-qwen2", "--types", ",".join(compare.FILE_TYPES), "--turns", "1"),
+        *("--shape", "tiny,tiny-qwen2", "--types", ",".join(compare.FILE_TYPES), "--launches", "1"),
         *("--limit-s", "0.01", "--cache", str(tmp_path), "--peer-python", sys.executable),
     )
     assert done.returncode == 0, done.stderr

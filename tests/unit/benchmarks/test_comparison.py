@@ -7,7 +7,7 @@ from comparison import ModelCost, Round, Work, best_multiply, compare_rounds
 from synthetic import model_file
 
 PROMPT = Work("prompt 8", 1, 8)
-STEPS = Work("generation 4", 4, 3, 10)
+STEPS = Work("generation 4", 4, 3, 9)
 COST = ModelCost(
     matrix_bytes=1000, layer_macs=300, head_macs=50, kv_bytes_per_position=2, is_float=False
 )
@@ -33,14 +33,14 @@ def test_costs_of_a_file(tmp_path):
 
 def test_a_prompt_reads_weights_once_and_needs_one_head():
     assert PROMPT.total_tokens == 8
-    assert COST.bytes_read(PROMPT) == 1000
+    assert COST.bytes_read(PROMPT, 0) == 1000
     assert COST.macs(PROMPT) == 8 * 300 + 50
 
 
 def test_a_step_reads_weights_and_all_caches():
     assert STEPS.total_tokens == 12
     # Positions 10, 11 and 12 of four sequences.
-    assert COST.bytes_read(STEPS) == 3 * 1000 + 4 * (10 + 11 + 12) * 2
+    assert COST.bytes_read(STEPS, 10) == 3 * 1000 + 4 * (10 + 11 + 12) * 2
     assert COST.macs(STEPS) == 12 * (300 + 50)
 
 
