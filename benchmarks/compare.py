@@ -60,7 +60,7 @@ N_BATCH = 512
 LEAST_FOOTPRINT = 64 * 2**20
 # Threads that waited in a spin after their last operation have gone to sleep by then.
 SETTLE_S = 0.02
-# Above this share of waiting the table is followed by a warning.
+# Above this share of waiting, or of work while idle, the table is followed by a warning.
 BUSY = 0.05
 
 
@@ -223,13 +223,25 @@ def show(console: Console, results: list[Result], runs: list[dict[str, Any]]) ->
     for run in runs:
         show_run(console, run)
     say(console, *sorted({f"llama.cpp's {run['theirs']['system_info']}" for run in runs}))
-    waited = [run[side]["waited"] or 0.0 for run in runs for side in ("ours", "theirs")]
-    if max(waited, default=0.0) > BUSY:
-        say(
-            console,
-            f"Threads waited for a core up to {max(waited):.0%} of the time: something else was "
-            "running. Run again on an idle machine before comparing these numbers with any others.",
+    say(console, *warnings([run[side] for run in runs for side in ("ours", "theirs")]))
+
+
+def warnings(sides: list[dict[str, Any]]) -> list[str]:
+    """What made the turns doubtful."""
+    found = []
+    waited = max((side["waited"] or 0.0 for side in sides), default=0.0)
+    if waited > BUSY:
+        found.append(
+            f"Threads waited for a core up to {waited:.0%} of the time: something else was "
+            "running. Run again on an idle machine before comparing these numbers with any others."
         )
+    found += [
+        f"{side['version']} took {side['idle']:.0%} of a core while the other side worked: "
+        "the other's numbers are too low."
+        for side in sides
+        if side["idle"] > BUSY
+    ]
+    return found
 
 
 def say(console: Console, *lines: str) -> None:

@@ -107,6 +107,15 @@ def test_a_share_above_the_limit_fails():
         compare.check([result(isa_multiply_share=1.2)])
 
 
+def test_disturbed_turns_are_told():
+    quiet = {"version": "quiet 1", "waited": 0.01, "idle": 0.0}
+    assert compare.warnings([quiet, quiet | {"waited": None}]) == []
+    (told,) = compare.warnings([quiet, quiet | {"waited": 0.2}])
+    assert "waited for a core up to 20%" in told
+    (told,) = compare.warnings([quiet, {"version": "busy 2", "waited": 0.0, "idle": 0.5}])
+    assert told.startswith("busy 2 took 50% of a core")
+
+
 @pytest.mark.llama_cpp
 @pytest.mark.timeout(600)
 def test_llama_cpp_runs_every_type(tmp_path):
