@@ -6,16 +6,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The live oracles need torch: a venv of their own, so that nothing else can lean on it.
 ORACLES := .venv-oracles
+# llama.cpp built for this machine, which benchmarks/compare.py measures beside us.
+PEER := .venv-bench
+# Without it llama.cpp faults on AMX when GCC 12 has built it; the header says why.
+LLAMA_FLAGS := CXXFLAGS="-include $(CURDIR)/benchmarks/gcc_amx.h"
 NATIVE := $(wildcard native/*.cc native/*.h) CMakeLists.txt
 PYTEST := -m pytest -q
 
-.PHONY: help serve test check bench sanitize test-oracles test-llama test-training native clean
+.PHONY: help serve test check bench bench-peer sanitize test-oracles test-llama test-training native clean
 
 help:
 	@echo "make serve          start the server on the embedded model (MODEL=file.gguf PORT=8080)"
 	@echo "make test           all tests that need no torch"
 	@echo "make check          ruff and mypy"
-	@echo "make bench          speed of the kernels and of the embedded model"
+	@echo "make bench          speed of the kernels, of the embedded model, and beside llama.cpp's"
+	@echo "make bench-peer     build that llama.cpp for this machine (into $(PEER): minutes)"
 	@echo "make sanitize       the native core under AddressSanitizer and UBSan"
 	@echo "make test-oracles   ask transformers again (installs torch into $(ORACLES))"
 	@echo "make test-llama     ask llama.cpp again (builds it into $(ORACLES): many minutes)"
@@ -35,6 +40,10 @@ check: $(VENV)/.dev
 bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/rocmforge bench $(MODEL) -p 256 -n 32 --batch 1,4,16
+	@if [ -e $(PEER)/.ready ]; then $(BIN)/python benchmarks/compare.py; \
+	else echo "No comparison with llama.cpp: make bench-peer builds it."; fi
+
+bench-peer: $(PEER)/.ready
 
 sanitize: $(VENV)/.build
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/sanitize -G Ninja -DROCMFORGE_SANITIZE=ON
@@ -53,7 +62,7 @@ test-training: $(ORACLES)/.ready
 native: $(VENV)/.dev
 
 clean:
-	rm -rf $(VENV) $(ORACLES) build
+	rm -rf $(VENV) $(ORACLES) $(PEER) build
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -77,5 +86,12 @@ $(ORACLES)/.ready: pyproject.toml $(NATIVE)
 	touch $@
 
 $(ORACLES)/.llama: $(ORACLES)/.ready
-	$(ORACLES)/bin/pip install -q "llama-cpp-python>=0.3.16"
+	$(LLAMA_FLAGS) $(ORACLES)/bin/pip install -q --no-cache-dir "llama-cpp-python>=0.3.16"
+	touch $@
+
+# From source and not from pip's cache, where a build with other flags may lie.
+$(PEER)/.ready: benchmarks/gcc_amx.h
+	$(PYTHON) -m venv $(PEER)
+	$(LLAMA_FLAGS) CMAKE_ARGS="-DGGML_NATIVE=ON" $(PEER)/bin/pip install -q --no-cache-dir \
+		--no-binary llama-cpp-python "llama-cpp-python>=0.3.16"
 	touch $@

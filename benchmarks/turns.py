@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from peers import core_ns
 
 
 @dataclass
@@ -44,19 +45,6 @@ def timed(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
-
-
-def core_ns() -> tuple[int, int]:
-    """Nanoseconds that this process's threads spent on a core, and waiting for one."""
-    total_run = total_wait = 0
-    for path in Path("/proc/self/task").glob("*/schedstat"):
-        try:
-            run_ns, wait_ns, _ = path.read_text("ascii").split()
-        except OSError:  # the thread ended
-            continue
-        total_run += int(run_ns)
-        total_wait += int(wait_ns)
-    return total_run, total_wait
 
 
 def alternate(actions: list[Callable[[], object]], turns: int, min_s: float) -> list[Turns]:

@@ -86,11 +86,11 @@ def measure(
         )
     if facts.n_blocks < batch * -(-n_positions // facts.block_tokens):
         raise _too_small()
-    bench = _Bench(engine, facts.n_vocab)
-    bench.run(min(n_prompt, _WARM_UP_TOKENS), 2, batch)
-    runs = [bench.run(n_prompt, n_gen, batch) for _ in range(repetitions)]
-    prompt_s = median(run[0] for run in runs)
-    generation_s = median(run[1] for run in runs)
+    runs = SpeedRuns(engine, facts.n_vocab)
+    _run(runs, min(n_prompt, _WARM_UP_TOKENS), 2, batch)
+    times = [_run(runs, n_prompt, n_gen, batch) for _ in range(repetitions)]
+    prompt_s = median(prompt_s for prompt_s, _ in times)
+    generation_s = median(generation_s for _, generation_s in times)
     return Speed(
         batch=batch,
         n_prompt=n_prompt,
@@ -109,7 +109,21 @@ def _too_small() -> CacheCapacityExceeded:
     )
 
 
-class _Bench:
+def _run(runs: SpeedRuns, n_prompt: int, n_gen: int, batch: int) -> tuple[float, float]:
+    """(seconds for the prompts, seconds for n_gen tokens of every sequence)."""
+    prompts = runs.new_prompts(n_prompt, batch)
+    return runs.time_prompts(prompts), runs.time_generation(prompts, n_gen).seconds
+
+
+@dataclass(frozen=True)
+class TimedSteps:
+    """How long the steps took, and the mean position of the tokens of the first."""
+
+    seconds: float
+    n_past: float
+
+
+class SpeedRuns:
     """Runs on one engine; prompts are never repeated from one run to the next."""
 
     def __init__(self, engine: Engine, n_vocab: int) -> None:
@@ -119,25 +133,30 @@ class _Bench:
         self._random = random.Random(_SEED)
         self._ids = count()
 
-    def run(self, n_prompt: int, n_gen: int, batch: int) -> tuple[float, float]:
-        """(seconds for the prompts, seconds for n_gen tokens of every sequence)."""
-        prompts = [
-            tuple(self._random.choices(range(self._n_vocab), k=n_prompt)) for _ in range(batch)
-        ]
-        return self._time_prompts(prompts), self._time_generation(prompts, n_gen)
+    def new_prompts(self, n_prompt: int, batch: int) -> list[tuple[int, ...]]:
+        """Random tokens."""
+        return [tuple(self._random.choices(range(self._n_vocab), k=n_prompt)) for _ in range(batch)]
 
-    def _time_prompts(self, prompts: list[tuple[int, ...]]) -> float:
+    def time_prompts(self, prompts: list[tuple[int, ...]]) -> float:
+        """Seconds until all have their first token."""
         start_s = monotonic_s()
         self._submit(prompts, max_tokens=1)
         while self._engine.has_work:
             self._step()
         return monotonic_s() - start_s
 
-    def _time_generation(self, prompts: list[tuple[int, ...]], n_gen: int) -> float:
+    def time_generation(self, prompts: list[tuple[int, ...]], n_gen: int) -> TimedSteps:
+        """n_gen steps of all sequences together, once all have started.
+
+        Raises GenerationFailed when a step leaves one out.
+        """
         ids = self._submit(prompts, max_tokens=None)
         started: set[RequestId] = set()
+        n_before = 0
         while len(started) < len(ids):
-            started.update(token.request_id for token in self._step())
+            tokens = self._step()
+            started.update(token.request_id for token in tokens)
+            n_before += len(tokens)
         start_s = monotonic_s()
         for _ in range(n_gen):
             n_tokens = len(self._step())
@@ -146,7 +165,8 @@ class _Bench:
         elapsed_s = monotonic_s() - start_s
         for request_id in ids:
             self._engine.cancel(request_id)
-        return elapsed_s
+        n_positions = sum(map(len, prompts)) + n_before - len(ids)
+        return TimedSteps(elapsed_s, n_positions / len(ids))
 
     def _submit(self, prompts: list[tuple[int, ...]], *, max_tokens: int | None) -> list[RequestId]:
         params = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, seed=0)
