@@ -39,6 +39,9 @@ static inline F8 f8_exp2_int(F8 n) {
 static inline F8 f8_zero_below(F8 a, F8 x, F8 limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), a);
 }
+static inline uint32_t f8_at_least(F8 a, F8 limit) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, limit, _CMP_GE_OQ)));
+}
 static inline F8 f8_from_f16(const uint8_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }

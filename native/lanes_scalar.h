@@ -74,6 +74,12 @@ static inline F8 f8_zero_below(const F8& a, const F8& x, const F8& limit) {
   for (int i = 0; i < 8; ++i) r.v[i] = x.v[i] < limit.v[i] ? 0.0f : a.v[i];
   return r;
 }
+// Bit i is set where a[i] >= limit[i].
+static inline uint32_t f8_at_least(const F8& a, const F8& limit) {
+  uint32_t mask = 0;
+  for (int i = 0; i < 8; ++i) mask |= static_cast<uint32_t>(a.v[i] >= limit.v[i]) << i;
+  return mask;
+}
 static inline F8 f8_from_f16(const uint8_t* p) {
   F8 r;
   for (int i = 0; i < 8; ++i) r.v[i] = f16_to_f32(load<uint16_t>(p + 2 * i));
