@@ -136,49 +136,49 @@ int at_least(const float* x, int64_t n, float floor, int32_t* places) {
   return count;
 }
 
-// e^x for x <= 0, 0 below -708, in doubles: plain loops over eight of them, which compilers turn
-// into vectors. Every operation rounds as IEEE says, so the bits do not depend on the vectors.
-// Range reduction by ln 2 in two parts, then a Taylor polynomial of degree 12 on |r| <= ln(2)/2,
-// whose remainder is below 2e-16.
-struct D8 {
-  double v[8];
-};
-D8 exp_doubles(const D8& x) {
+// e^x for x <= 0, 0 below -708. Range reduction by ln 2 in two parts, then a Taylor polynomial of
+// degree 12 on |r| <= ln(2)/2, whose remainder is below 2e-16. Every operation rounds as IEEE says:
+// a compiler that makes vectors of a loop over it cannot change the bits.
+inline double exp_double(double x) {
   constexpr double kShift = 0x1.8p52;  // adding it rounds to an integer, which the low bits hold
-  D8 n, r, p;
-  uint64_t bits[8];
-  for (int i = 0; i < 8; ++i) {
-    const double clamped = x.v[i] > -708.0 ? x.v[i] : -708.0;
-    const double shifted = clamped * 0x1.71547652b82fep0 + kShift;
-    bits[i] = std::bit_cast<uint64_t>(shifted);
-    n.v[i] = shifted - kShift;
-    r.v[i] = (clamped - n.v[i] * 0x1.62e42feep-1) - n.v[i] * 0x1.a39ef35793c76p-33;
-    p.v[i] = 1.0 / 479001600.0;
+  const double clamped = x > -708.0 ? x : -708.0;
+  const double shifted = clamped * 0x1.71547652b82fep0 + kShift;
+  const double n = shifted - kShift;
+  const double r = (clamped - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+  double p = 1.0 / 479001600.0;
+  p = p * r + 1.0 / 39916800.0;
+  p = p * r + 1.0 / 3628800.0;
+  p = p * r + 1.0 / 362880.0;
+  p = p * r + 1.0 / 40320.0;
+  p = p * r + 1.0 / 5040.0;
+  p = p * r + 1.0 / 720.0;
+  p = p * r + 1.0 / 120.0;
+  p = p * r + 1.0 / 24.0;
+  p = p * r + 1.0 / 6.0;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  const double power = std::bit_cast<double>((std::bit_cast<uint64_t>(shifted) + 1023) << 52);
+  return x > -708.0 ? p * power : 0.0;
+}
+
+// Eight sums, over the places that are equal modulo 8.
+void add_exps(const float* x, int64_t n, double peak, double* sums) {
+  constexpr int kChunk = 64;
+  double values[kChunk];
+  int64_t at = 0;
+  for (; at + kChunk <= n; at += kChunk) {
+    for (int i = 0; i < kChunk; ++i) values[i] = exp_double(static_cast<double>(x[at + i]) - peak);
+    for (int i = 0; i < kChunk; i += 8) {
+      for (int j = 0; j < 8; ++j) sums[j] += values[i + j];
+    }
   }
-  constexpr double kFactorials[] = {1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0,
-                                    1.0 / 40320.0,    1.0 / 5040.0,    1.0 / 720.0,
-                                    1.0 / 120.0,      1.0 / 24.0,      1.0 / 6.0,
-                                    0.5,              1.0,             1.0};
-  for (const double c : kFactorials) {
-    for (int i = 0; i < 8; ++i) p.v[i] = p.v[i] * r.v[i] + c;
-  }
-  for (int i = 0; i < 8; ++i) {
-    const double power = std::bit_cast<double>((bits[i] + 1023) << 52);
-    p.v[i] = x.v[i] > -708.0 ? p.v[i] * power : 0.0;
-  }
-  return p;
+  for (; at < n; ++at) sums[at % 8] += exp_double(static_cast<double>(x[at]) - peak);
 }
 
 double sum_exp(const float* x, int64_t n, float peak) {
-  D8 sum{}, value;
-  for (int64_t at = 0; at < n; at += 8) {
-    for (int i = 0; i < 8; ++i) {
-      value.v[i] = at + i < n ? static_cast<double>(x[at + i]) - static_cast<double>(peak) : -1e9;
-    }
-    value = exp_doubles(value);
-    for (int i = 0; i < 8; ++i) sum.v[i] += value.v[i];
-  }
-  const double* v = sum.v;
+  double v[8] = {};
+  add_exps(x, n, peak, v);
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
