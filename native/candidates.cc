@@ -68,7 +68,7 @@ void keep_nucleus(std::vector<RankedToken>& candidates, double wanted, double pe
 
 void collect_top_k(BlockedRow& row, int64_t top_k, std::vector<RankedToken>& candidates) {
   // Each of the k blocks with the largest maxima has a logit that is not below the k-th of them.
-  row.collect(top_k <= row.n_blocks() ? row.ranked_maximum(top_k) : kLowest, candidates);
+  row.collect(top_k <= row.n_blocks() ? row.floor_of_top(top_k) : kLowest, candidates);
   const auto n = static_cast<size_t>(top_k);
   if (n < candidates.size()) {
     std::nth_element(candidates.begin(), candidates.begin() + top_k, candidates.end(), ranks_before);
@@ -77,7 +77,7 @@ void collect_top_k(BlockedRow& row, int64_t top_k, std::vector<RankedToken>& can
   std::sort(candidates.begin(), candidates.end(), ranks_before);
 }
 
-void collect_min_p(const BlockedRow& row, double min_p, double temperature,
+void collect_min_p(BlockedRow& row, double min_p, double temperature,
                    std::vector<RankedToken>& candidates) {
   // A little lower than the rule, which then decides in double precision.
   const double peak = row.peak();

@@ -26,7 +26,7 @@ void keep_nucleus(std::vector<RankedToken>& candidates, double wanted, double pe
 void collect_top_k(BlockedRow& row, int64_t top_k, std::vector<RankedToken>& candidates);
 
 // Every token that is at least min_p times as likely as the peak, by id.
-void collect_min_p(const BlockedRow& row, double min_p, double temperature,
+void collect_min_p(BlockedRow& row, double min_p, double temperature,
                    std::vector<RankedToken>& candidates);
 
 // Draws a candidate in proportion to its weight, by the first uniform number of params' position.

@@ -159,7 +159,8 @@ inline double exp_double(double x) {
   p = p * r + 1.0;
   p = p * r + 1.0;
   const double power = std::bit_cast<double>((std::bit_cast<uint64_t>(shifted) + 1023) << 52);
-  return x > -708.0 ? p * power : 0.0;
+  const double value = p * power;
+  return x > -708.0 ? value : 0.0;
 }
 
 // Eight sums, over the places that are equal modulo 8.

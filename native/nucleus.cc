@@ -16,7 +16,7 @@ constexpr int64_t kSmall = 4096;
 // The first guesses at how many tokens a nucleus has.
 constexpr int64_t kGuesses[] = {32, 256};
 
-double total_mass(const BlockedRow& row, float scale, WeightScratch& scratch) {
+double total_mass(BlockedRow& row, float scale, WeightScratch& scratch) {
   scratch.block_weights.resize(static_cast<size_t>(row.n_blocks()));
   row.kernels().weights(row.maxima().data(), row.n_blocks(), row.peak(), scale,
                         scratch.block_weights.data());
@@ -33,7 +33,7 @@ double total_mass(const BlockedRow& row, float scale, WeightScratch& scratch) {
 // last one, which holds all that is left, e^-32 of the peak each.
 class Buckets {
  public:
-  Buckets(const BlockedRow& row, double temperature, std::vector<RankedToken>& tokens,
+  Buckets(BlockedRow& row, double temperature, std::vector<RankedToken>& tokens,
           WeightScratch& scratch)
       : row_(row),
         scale_(weight_scale(temperature)),
@@ -113,14 +113,14 @@ class Buckets {
     return cut;
   }
 
-  const BlockedRow& row_;
+  BlockedRow& row_;
   float scale_, per_logit_;
   std::vector<RankedToken>& tokens_;
   WeightScratch& scratch_;
 };
 
 // For a flat row, whose nucleus is too large to be sorted.
-int32_t draw_from_buckets(const BlockedRow& row, const SampleParams& params,
+int32_t draw_from_buckets(BlockedRow& row, const SampleParams& params,
                           std::vector<RankedToken>& tokens, WeightScratch& scratch) {
   Buckets buckets(row, params.temperature, tokens, scratch);
   const Buckets::Cut end = buckets.find(params.top_p * buckets.total(), false);
@@ -135,7 +135,7 @@ bool guess_nucleus(BlockedRow& row, double wanted, double temperature,
   for (const int64_t guess : kGuesses) {
     // With more than half of the blocks searched the guess would save nothing.
     if (guess > row.n_blocks() / 2) break;
-    row.collect(row.ranked_maximum(guess), candidates);
+    row.collect(row.floor_of_top(guess), candidates);
     if (candidates.size() > kSmall) break;  // many equal logits
     if (fill_weights(candidates, row.peak(), temperature, scratch.weights) >= wanted) return true;
   }

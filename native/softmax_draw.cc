@@ -18,7 +18,7 @@ constexpr uint32_t kTries = 1u << 24;
 
 // What each block stands for, cumulated in scratch.masses; scratch.block_sums holds the true sum
 // relative to the block's maximum where that is what it stands for, else 0.
-void weigh_blocks(const BlockedRow& row, float scale, WeightScratch& scratch) {
+void weigh_blocks(BlockedRow& row, float scale, WeightScratch& scratch) {
   const auto n_blocks = static_cast<size_t>(row.n_blocks());
   const std::vector<float>& maxima = row.maxima();
   scratch.block_weights.resize(n_blocks);
@@ -28,7 +28,7 @@ void weigh_blocks(const BlockedRow& row, float scale, WeightScratch& scratch) {
   kernels.weights(maxima.data(), row.n_blocks(), row.peak(), scale, scratch.block_weights.data());
   double bounds = 0.0;
   for (size_t b = 0; b < n_blocks; ++b) {
-    const auto size = static_cast<double>(row.block(static_cast<int64_t>(b)).size());
+    const auto size = static_cast<double>(row.block_size(static_cast<int64_t>(b)));
     scratch.masses[b] = size * scratch.block_weights[b];
     bounds += scratch.masses[b];
   }
@@ -63,7 +63,7 @@ size_t find_in_block(const SampleKernels& kernels, std::span<const float> values
 
 }  // namespace
 
-int32_t draw_softmax(const BlockedRow& row, const SampleParams& params, WeightScratch& scratch) {
+int32_t draw_softmax(BlockedRow& row, const SampleParams& params, WeightScratch& scratch) {
   const float scale = weight_scale(params.temperature);
   weigh_blocks(row, scale, scratch);
   const std::vector<double>& cumulative = scratch.masses;

@@ -16,6 +16,6 @@ namespace rocmforge {
 // with a large share of the bounds, stand for their true sum, and a token is taken from their
 // cumulative weights. No try fails more often than 255 times in 256, and typically a handful is
 // needed. Try t uses the random words of draw t.
-int32_t draw_softmax(const BlockedRow& row, const SampleParams& params, WeightScratch& scratch);
+int32_t draw_softmax(BlockedRow& row, const SampleParams& params, WeightScratch& scratch);
 
 }  // namespace rocmforge
