@@ -11,8 +11,8 @@ the call's time relative to --step-ms. --help lists the chains.
 Two kinds of rows: `peaked` is like a language model's, a few dozen tokens far above a normal
 distribution; `flat` is a normal distribution alone, the worst case of a nucleus.
 
-Variants (instruction set × threads) take turns, and each number is the median of its turns; `spread`
-and `waited` are as in kernels.py.
+Variants (instruction set × threads) take turns, and each number is the median of its turns.
+`spread` and `waited` are as in kernels.py.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ class Step:
     def __call__(self) -> None:
         """Sample the batch at a new position, behind a token that the text has already."""
         self._generated.append(self._prompts[0][len(self._generated) % 64])
-        self._sampler.sample(self._logits, [self._row(choice) for choice in range(len(self._prompts))])
+        self._sampler.sample(
+            self._logits, [self._row(choice) for choice in range(len(self._prompts))]
+        )
 
     def _row(self, choice: int) -> SampleRow:
         return SampleRow(

@@ -140,10 +140,11 @@ void BlockedRow::collect(float floor, std::vector<RankedToken>& candidates) {
   }
 }
 
-void BlockedRow::block_sums(float scale, std::vector<float>& sums) {
+void BlockedRow::sum_blocks(decltype(SampleKernels::sums) kernel, float scale,
+                            std::vector<float>& sums) {
   sums.resize(maxima_.size());
   const auto sum = [&](int64_t b, const float* values, int64_t n) {
-    kernels_->sums(values, n, maxima_.data() + b, scale, sums.data() + b);
+    kernel(values, n, maxima_.data() + b, scale, sums.data() + b);
   };
   // Neighbours without edits lie in one piece.
   int64_t b = 0;

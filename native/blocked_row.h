@@ -37,8 +37,12 @@ class BlockedRow {
   float floor_of_top(int64_t n);
   // All candidates whose logit is at least `floor`, by id.
   void collect(float floor, std::vector<RankedToken>& candidates);
-  // Each block's sum of weights relative to its own maximum (SampleKernels::sums).
-  void block_sums(float scale, std::vector<float>& sums);
+  // Each block's sum of weights relative to its own maximum, or an upper bound (SampleKernels::sums
+  // and coarse_sums).
+  void block_sums(float scale, std::vector<float>& sums) { sum_blocks(kernels_->sums, scale, sums); }
+  void coarse_sums(float scale, std::vector<float>& sums) {
+    sum_blocks(kernels_->coarse_sums, scale, sums);
+  }
 
  private:
   struct Edit {
@@ -52,6 +56,7 @@ class BlockedRow {
     int32_t copy = kNone;   // its place in copies_
   };
 
+  void sum_blocks(decltype(SampleKernels::sums) kernel, float scale, std::vector<float>& sums);
   void edit(const SampleParams& params);
   float& edited(int32_t id);
   void update_maxima();

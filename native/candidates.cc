@@ -45,8 +45,8 @@ void keep_min_p(std::vector<RankedToken>& candidates, double min_p, double peak,
   });
 }
 
-void keep_nucleus(std::vector<RankedToken>& candidates, double wanted, double peak,
-                  double temperature) {
+Nucleus keep_nucleus(std::vector<RankedToken>& candidates, Mass wanted, double peak,
+                     double temperature) {
   // In growing prefixes: the nucleus is nearly always far smaller than the list.
   double cumulative = 0.0;
   size_t sorted = 0;
@@ -58,12 +58,13 @@ void keep_nucleus(std::vector<RankedToken>& candidates, double wanted, double pe
     std::sort(first, last, ranks_before);
     for (; sorted < end; ++sorted) {
       cumulative += weight_of(candidates[sorted], peak, temperature);
-      if (cumulative >= wanted) {
-        candidates.resize(sorted + 1);
-        return;
-      }
+      if (cumulative < wanted.low) continue;
+      if (cumulative < wanted.high) return Nucleus::kUndecided;
+      candidates.resize(sorted + 1);
+      return Nucleus::kCut;
     }
   }
+  return Nucleus::kAll;
 }
 
 void collect_top_k(BlockedRow& row, int64_t top_k, std::vector<RankedToken>& candidates) {

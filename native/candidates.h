@@ -18,9 +18,18 @@ double fill_weights(const std::vector<RankedToken>& candidates, double peak, dou
 // Drops the candidates that are less than min_p times as likely as the peak.
 void keep_min_p(std::vector<RankedToken>& candidates, double min_p, double peak, double temperature);
 
-// Sorts the likeliest candidates to the front and drops those beyond a mass of `wanted`.
-void keep_nucleus(std::vector<RankedToken>& candidates, double wanted, double peak,
-                  double temperature);
+// A mass that is known to lie between two numbers.
+struct Mass {
+  double low, high;
+};
+
+enum class Nucleus { kCut, kUndecided, kAll };
+
+// Sorts the likeliest candidates to the front and drops those beyond a mass of `wanted`: kCut.
+// kUndecided when it depends on the true mass which those are, kAll when all together hold less; the
+// candidates are then the same in some order.
+Nucleus keep_nucleus(std::vector<RankedToken>& candidates, Mass wanted, double peak,
+                     double temperature);
 
 // The `top_k` likeliest tokens of a row, sorted; top_k is at least 1 and below n_candidates().
 void collect_top_k(BlockedRow& row, int64_t top_k, std::vector<RankedToken>& candidates);

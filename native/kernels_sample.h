@@ -89,28 +89,43 @@ F8 exp2_lanes(F8 t) {
 
 F8 weight_lanes(F8 x, F8 peak, F8 scale) { return exp2_lanes(f8_mul(f8_sub(x, peak), scale)); }
 
-float block_sum(const float* x, int64_t size, float peak, float scale) {
+// exp2_lanes without its polynomial: an upper bound of it.
+F8 coarse_lanes(F8 x, F8 peak, F8 scale) {
+  return f8_exp2_linear(f8_max(f8_mul(f8_sub(x, peak), scale), f8_set1(-126.0f)));
+}
+
+template <class Weight>
+float block_sum(const float* x, int64_t size, float peak, float scale, Weight weight) {
   const F8 p = f8_set1(peak), s = f8_set1(scale);
   F8 sums[kAccumulators];
   for (F8& sum : sums) sum = f8_set1(0.0f);
   int64_t i = 0;
   for (; i + 8 * kAccumulators <= size; i += 8 * kAccumulators) {
     for (int j = 0; j < kAccumulators; ++j) {
-      sums[j] = f8_add(sums[j], weight_lanes(f8_load(x + i + 8 * j), p, s));
+      sums[j] = f8_add(sums[j], weight(f8_load(x + i + 8 * j), p, s));
     }
   }
   for (int j = 0; i < size; i += 8, ++j) {
-    const F8 values = load_filled(x + i, size - i, kMinusInfinity);
-    sums[j] = f8_add(sums[j], weight_lanes(values, p, s));
+    sums[j] = f8_add(sums[j], weight(load_filled(x + i, size - i, kMinusInfinity), p, s));
   }
   return sum_of_lanes(f8_add(f8_add(sums[0], sums[2]), f8_add(sums[1], sums[3])));
 }
 
-void sums(const float* x, int64_t n, const float* peaks, float scale, float* out) {
+template <class Weight>
+void block_sums(const float* x, int64_t n, const float* peaks, float scale, float* out,
+                Weight weight) {
   for_blocks(n, [&](int64_t at, int64_t size, int64_t block) {
     const float peak = peaks[block];
-    out[block] = peak < kLowest ? 0.0f : block_sum(x + at, size, peak, scale);
+    out[block] = peak < kLowest ? 0.0f : block_sum(x + at, size, peak, scale, weight);
   });
+}
+
+void sums(const float* x, int64_t n, const float* peaks, float scale, float* out) {
+  block_sums(x, n, peaks, scale, out, [](F8 v, F8 p, F8 s) { return weight_lanes(v, p, s); });
+}
+
+void coarse_sums(const float* x, int64_t n, const float* peaks, float scale, float* out) {
+  block_sums(x, n, peaks, scale, out, [](F8 v, F8 p, F8 s) { return coarse_lanes(v, p, s); });
 }
 
 void weights(const float* x, int64_t n, float peak, float scale, float* out) {
@@ -186,7 +201,8 @@ double sum_exp(const float* x, int64_t n, float peak) {
 }  // namespace
 
 const SampleKernels& sample_table(const char* isa) {
-  static const SampleKernels kernels = {isa, maxima, sums, weights, at_least, sum_exp};
+  static const SampleKernels kernels = {isa,     maxima,   sums,   coarse_sums,
+                                        weights, at_least, sum_exp};
   return kernels;
 }
 

@@ -36,6 +36,10 @@ static inline F8 f8_exp2_int(F8 n) {
   const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
   return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
 }
+static inline F8 f8_exp2_linear(F8 t) {
+  const __m256i units = _mm256_cvtps_epi32(_mm256_mul_ps(t, _mm256_set1_ps(0x1.0p23f)));
+  return _mm256_castsi256_ps(_mm256_add_epi32(units, _mm256_set1_epi32(127 << 23)));
+}
 static inline F8 f8_zero_below(F8 a, F8 x, F8 limit) {
   return _mm256_andnot_ps(_mm256_cmp_ps(x, limit, _CMP_LT_OQ), a);
 }

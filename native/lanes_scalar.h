@@ -68,6 +68,15 @@ static inline F8 f8_exp2_int(const F8& n) {
   }
   return r;
 }
+// 2^n · (1 + f) for t = n + f in [-126, 0], n integral, f in [0, 1): from 2^t to 1.0615 · 2^t.
+static inline F8 f8_exp2_linear(const F8& t) {
+  F8 r;
+  for (int i = 0; i < 8; ++i) {
+    const int32_t units = static_cast<int32_t>(std::nearbyint(t.v[i] * 0x1.0p23f));
+    r.v[i] = std::bit_cast<float>(units + (127 << 23));
+  }
+  return r;
+}
 // a where x < limit is false, 0 where it is true.
 static inline F8 f8_zero_below(const F8& a, const F8& x, const F8& limit) {
   F8 r;

@@ -16,16 +16,44 @@ constexpr int64_t kSmall = 4096;
 // The first guesses at how many tokens a nucleus has.
 constexpr int64_t kGuesses[] = {32, 256};
 
-double total_mass(BlockedRow& row, float scale, WeightScratch& scratch) {
+// The sum of all weights from what scratch.block_sums holds of each block.
+double add_blocks(BlockedRow& row, float scale, WeightScratch& scratch) {
   scratch.block_weights.resize(static_cast<size_t>(row.n_blocks()));
   row.kernels().weights(row.maxima().data(), row.n_blocks(), row.peak(), scale,
                         scratch.block_weights.data());
-  row.block_sums(scale, scratch.block_sums);
   double total = 0.0;
   for (size_t b = 0; b < scratch.block_sums.size(); ++b) {
     total += static_cast<double>(scratch.block_sums[b]) * scratch.block_weights[b];
   }
   return total;
+}
+
+double total_mass(BlockedRow& row, float scale, WeightScratch& scratch) {
+  row.block_sums(scale, scratch.block_sums);
+  return add_blocks(row, scale, scratch);
+}
+
+// Bounds of total_mass for a third of its price: exact sums of the blocks that hold the likeliest
+// tokens, coarse ones of the others. In a row with a clear peak the others hold little, and the
+// nucleus is the same with either bound.
+Mass bound_mass(BlockedRow& row, float scale, WeightScratch& scratch) {
+  constexpr double kRounding = 1e-5;
+  row.coarse_sums(scale, scratch.block_sums);
+  const double coarse = add_blocks(row, scale, scratch);
+  const float floor = row.floor_of_top(std::min(kGuesses[0], row.n_blocks()));
+  double excess = 0.0, heavy = 0.0;
+  for (size_t b = 0; b < scratch.block_sums.size(); ++b) {
+    const float maximum = row.maxima()[b];
+    if (maximum < floor) continue;
+    float sum = 0.0f;
+    const auto block = static_cast<int64_t>(b);
+    row.kernels().sums(row.block(block).data(), row.block_size(block), &maximum, scale, &sum);
+    heavy += static_cast<double>(sum) * scratch.block_weights[b];
+    excess += (static_cast<double>(scratch.block_sums[b]) - sum) * scratch.block_weights[b];
+  }
+  const double high = coarse - excess;
+  const double low = heavy + (high - heavy) / kCoarse;
+  return {low * (1.0 - kRounding), high * (1.0 + kRounding)};
 }
 
 // Buckets of falling logits, so narrow that few tokens share one: sorting the buckets' tokens is the
@@ -129,39 +157,56 @@ int32_t draw_from_buckets(BlockedRow& row, const SampleParams& params,
   return ranks_before(end.token, token) ? end.token.id : token.id;  // rounding at the very end
 }
 
-// Fills `candidates` with tokens that hold the mass `wanted`, when a few hundred do.
-bool guess_nucleus(BlockedRow& row, double wanted, double temperature,
-                   std::vector<RankedToken>& candidates, WeightScratch& scratch) {
+// Fills `candidates` with the nucleus when it is small and the bounds of the mass decide it.
+bool guess_nucleus(BlockedRow& row, Mass wanted, double temperature,
+                   std::vector<RankedToken>& candidates) {
   for (const int64_t guess : kGuesses) {
     // With more than half of the blocks searched the guess would save nothing.
     if (guess > row.n_blocks() / 2) break;
     row.collect(row.floor_of_top(guess), candidates);
     if (candidates.size() > kSmall) break;  // many equal logits
-    if (fill_weights(candidates, row.peak(), temperature, scratch.weights) >= wanted) return true;
+    const Nucleus result = keep_nucleus(candidates, wanted, row.peak(), temperature);
+    if (result != Nucleus::kAll) return result == Nucleus::kCut;
   }
   return false;
+}
+
+// Fills `candidates` with the nucleus, less what min_p excludes → false when it is too large.
+bool collect_nucleus(BlockedRow& row, const SampleParams& params,
+                     std::vector<RankedToken>& candidates, WeightScratch& scratch) {
+  const double peak = row.peak(), temperature = params.temperature;
+  if (row.n_vocab() <= kSmall) {
+    row.collect(kLowest, candidates);
+    const double total = fill_weights(candidates, peak, temperature, scratch.weights);
+    keep_nucleus(candidates, {params.top_p * total, params.top_p * total}, peak, temperature);
+    if (params.min_p > 0.0) keep_min_p(candidates, params.min_p, peak, temperature);
+    return true;
+  }
+  const float scale = weight_scale(temperature);
+  const Mass bounds = bound_mass(row, scale, scratch);
+  const Mass wanted{params.top_p * bounds.low, params.top_p * bounds.high};
+  if (params.min_p > 0.0) {
+    collect_min_p(row, params.min_p, temperature, candidates);
+    if (keep_nucleus(candidates, wanted, peak, temperature) != Nucleus::kUndecided) return true;
+  } else if (guess_nucleus(row, wanted, temperature, candidates)) {
+    return true;
+  }
+  const double exact = params.top_p * total_mass(row, scale, scratch);
+  if (params.min_p > 0.0) {
+    keep_nucleus(candidates, {exact, exact}, peak, temperature);
+    return true;
+  }
+  return guess_nucleus(row, {exact, exact}, temperature, candidates);
 }
 
 }  // namespace
 
 int32_t draw_nucleus(BlockedRow& row, const SampleParams& params,
                      std::vector<RankedToken>& candidates, WeightScratch& scratch) {
-  const double peak = row.peak(), temperature = params.temperature;
-  double wanted = 0.0;
-  if (row.n_vocab() <= kSmall) {
-    row.collect(kLowest, candidates);
-    wanted = params.top_p * fill_weights(candidates, peak, temperature, scratch.weights);
-  } else {
-    wanted = params.top_p * total_mass(row, weight_scale(temperature), scratch);
-    if (params.min_p > 0.0) {
-      collect_min_p(row, params.min_p, temperature, candidates);
-    } else if (!guess_nucleus(row, wanted, temperature, candidates, scratch)) {
-      return draw_from_buckets(row, params, candidates, scratch);
-    }
+  if (!collect_nucleus(row, params, candidates, scratch)) {
+    return draw_from_buckets(row, params, candidates, scratch);
   }
-  keep_nucleus(candidates, wanted, peak, temperature);
-  if (params.min_p > 0.0) keep_min_p(candidates, params.min_p, peak, temperature);
-  return draw_candidate(candidates, params, peak, scratch.weights);
+  return draw_candidate(candidates, params, row.peak(), scratch.weights);
 }
 
 }  // namespace rocmforge

@@ -20,7 +20,8 @@ int32_t draw_token(const SampleParams& params, SampleScratch& scratch) {
     if (params.top_p < 1.0) {
       const double total =
           fill_weights(candidates, peak, params.temperature, scratch.weights.weights);
-      keep_nucleus(candidates, params.top_p * total, peak, params.temperature);
+      const double wanted = params.top_p * total;
+      keep_nucleus(candidates, {wanted, wanted}, peak, params.temperature);
     }
     if (params.min_p > 0.0) keep_min_p(candidates, params.min_p, peak, params.temperature);
   } else if (params.top_p < 1.0) {

@@ -30,10 +30,11 @@ struct Results {
   Results(const SampleKernels& k, const std::vector<float>& row) {
     const auto n = static_cast<int64_t>(row.size());
     const auto blocks = static_cast<size_t>(sample_blocks(n));
-    floats.resize(2 * blocks + row.size());
+    floats.resize(3 * blocks + row.size());
     finite = k.maxima(row.data(), n, floats.data());
     k.sums(row.data(), n, floats.data(), 1.7f, floats.data() + blocks);
-    k.weights(row.data(), n, 0.0f, 0.9f, floats.data() + 2 * blocks);
+    k.coarse_sums(row.data(), n, floats.data(), 1.7f, floats.data() + 2 * blocks);
+    k.weights(row.data(), n, 0.0f, 0.9f, floats.data() + 3 * blocks);
     places.resize(kSampleBlock);
     places.resize(static_cast<size_t>(k.at_least(row.data(), kSampleBlock, -5.0f, places.data())));
     sum = k.sum_exp(row.data(), 95, 0.0f);

@@ -12,6 +12,9 @@ namespace rocmforge {
 // and the 40 or so blocks that hold the likeliest tokens are quickly searched.
 constexpr int64_t kSampleBlock = 256;
 
+// The largest of (1 + f) / 2^f for f in [0, 1].
+constexpr double kCoarse = 1.0614757;
+
 constexpr int64_t sample_blocks(int64_t n) { return (n + kSampleBlock - 1) / kSampleBlock; }
 
 // A weight is 2^((x - peak) · scale) for x <= peak, and 0 where that is below 2^-126 or x is
@@ -23,6 +26,8 @@ struct SampleKernels {
   bool (*maxima)(const float* x, int64_t n, float* maxima);
   // The sum of each block's weights relative to its own maximum; 0 where that is -infinity.
   void (*sums)(const float* x, int64_t n, const float* maxima, float scale, float* sums);
+  // Cheap upper bounds of these sums: 1 to kCoarse times as large, but for rounding (below 1e-5).
+  void (*coarse_sums)(const float* x, int64_t n, const float* maxima, float scale, float* sums);
   // n weights relative to `peak`, a finite number; `out` may be x.
   void (*weights)(const float* x, int64_t n, float peak, float scale, float* out);
   // Places of the values that are at least `floor` in one block of n, ascending → how many.
