@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "program.h"
+#include "sample_kernels.h"
 
 namespace nb = nanobind;
 
@@ -67,7 +68,9 @@ std::vector<std::string> available_isas() {
 std::string failing_kernels(const std::string& isa) {
   char names[256];
   self_test(kernels_by_name(isa), names, sizeof names);
-  return names;
+  std::string failing = names;
+  if (!sample_kernels_agree(sample_kernels_for(isa))) failing += failing.empty() ? "sample" : ", sample";
+  return failing;
 }
 
 void check_range(const Weights& weights, int64_t offset, int64_t bytes) {

@@ -2,15 +2,21 @@
 #include "bind_sample.h"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <vector>
 
+#include "batch_sampler.h"
 #include "philox.h"
 #include "sample.h"
+#include "token_history.h"
 
 namespace nb = nanobind;
 
@@ -18,19 +24,18 @@ namespace rocmforge {
 namespace {
 
 using LogitsArray = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using History = std::vector<std::tuple<int32_t, int32_t>>;
 using Biases = std::vector<std::tuple<int32_t, float>>;
 
 // One row's parameters with its own copies of the lists, so that no Python object is touched without the GIL.
 struct SampleRow {
   SampleParams params;
-  std::vector<HistoryToken> history;
+  std::shared_ptr<const TokenHistory> history;  // or null
   std::vector<TokenBias> biases;
   std::vector<int32_t> suppressed;
 
   SampleParams view() const {
     SampleParams p = params;
-    p.history = history;
+    if (history != nullptr) p.history = history->tokens();
     p.biases = biases;
     p.suppressed = suppressed;
     return p;
@@ -41,7 +46,7 @@ struct SampleRow {
       if (id < 0 || static_cast<size_t>(id) >= n_vocab)
         throw std::invalid_argument("token id outside the vocabulary");
     };
-    for (const HistoryToken& token : history) check(token.id);
+    if (history != nullptr && !history->tokens().empty()) check(history->largest_id());
     for (const TokenBias& bias : biases) check(bias.id);
     for (const int32_t id : suppressed) check(id);
   }
@@ -50,7 +55,8 @@ struct SampleRow {
 SampleRow make_row(double temperature, int64_t top_k, double top_p, double min_p,
                    double repetition_penalty, double presence_penalty, double frequency_penalty,
                    int32_t n_logprobs, uint64_t seed, uint32_t choice, uint64_t position,
-                   const History& history, const Biases& biases, std::vector<int32_t> suppressed) {
+                   std::shared_ptr<const TokenHistory> history, const Biases& biases,
+                   std::vector<int32_t> suppressed) {
   SampleRow row;
   row.params.temperature = temperature;
   row.params.top_k = top_k;
@@ -63,7 +69,7 @@ SampleRow make_row(double temperature, int64_t top_k, double top_p, double min_p
   row.params.seed = seed;
   row.params.choice = choice;
   row.params.position = position;
-  for (const auto& [id, count] : history) row.history.push_back({id, count});
+  row.history = std::move(history);
   for (const auto& [id, bias] : biases) row.biases.push_back({id, bias});
   row.suppressed = std::move(suppressed);
   return row;
@@ -72,24 +78,29 @@ SampleRow make_row(double temperature, int64_t top_k, double top_p, double min_p
 // (status, token, logprob, top ids, top logprobs)
 using Sampled = std::tuple<int32_t, int32_t, double, std::vector<int32_t>, std::vector<double>>;
 
-std::vector<Sampled> sample_rows(const LogitsArray& logits, const std::vector<const SampleRow*>& rows) {
+std::vector<Sampled> sample_rows(BatchSampler& sampler, const LogitsArray& logits,
+                                 const std::vector<const SampleRow*>& rows) {
   const size_t n_rows = logits.shape(0), n_vocab = logits.shape(1);
   if (rows.size() != n_rows) throw std::invalid_argument("one parameter row per logits row is needed");
   if (n_vocab == 0) throw std::invalid_argument("logits have no columns");
-  for (const SampleRow* row : rows) row->check_ids(n_vocab);
+  std::vector<SampleParams> params;
+  params.reserve(n_rows);
+  for (const SampleRow* row : rows) {
+    row->check_ids(n_vocab);
+    params.push_back(row->view());
+  }
+  std::vector<SampledRow> sampled(n_rows);
+  {
+    const nb::gil_scoped_release unlocked;
+    sampler.sample(logits.data(), static_cast<int64_t>(n_vocab), params, sampled);
+  }
   std::vector<Sampled> results;
   results.reserve(n_rows);
-  const float* data = logits.data();
-  nb::gil_scoped_release unlocked;
-  SampleScratch scratch;
-  TopLogprobs top;
-  for (size_t r = 0; r < n_rows; ++r) {
-    const std::span<const float> raw(data + r * n_vocab, n_vocab);
-    const SampleResult one = sample_row(raw, rows[r]->view(), scratch, top);
+  for (SampledRow& one : sampled) {
     std::vector<int32_t> ids;
-    for (const RankedToken& token : top.tokens) ids.push_back(token.id);
-    results.emplace_back(static_cast<int32_t>(one.status), one.token, one.logprob, std::move(ids),
-                         top.logprobs);
+    for (const RankedToken& token : one.top.tokens) ids.push_back(token.id);
+    results.emplace_back(static_cast<int32_t>(one.result.status), one.result.token,
+                         one.result.logprob, std::move(ids), std::move(one.top.logprobs));
   }
   return results;
 }
@@ -103,12 +114,31 @@ std::vector<uint32_t> philox_block(const std::vector<uint32_t>& counter, uint32_
 }  // namespace
 
 void bind_sample(nb::module_& m) {
+  nb::class_<TokenHistory>(m, "TokenHistory")
+      .def(nb::init<>())
+      .def("add_prompt", &TokenHistory::add_prompt, nb::arg("ids"))
+      .def("add_generated", &TokenHistory::add_generated, nb::arg("ids"))
+      .def("items", [](const TokenHistory& history) {
+        std::vector<std::tuple<int32_t, int32_t>> items;
+        for (const auto& [id, count] : history.tokens()) items.emplace_back(id, count);
+        return items;
+      });
   nb::class_<SampleRow>(m, "SampleRow");
   m.def("sample_row_params", &make_row, nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
         nb::arg("min_p"), nb::arg("repetition_penalty"), nb::arg("presence_penalty"),
         nb::arg("frequency_penalty"), nb::arg("n_logprobs"), nb::arg("seed"), nb::arg("choice"),
-        nb::arg("position"), nb::arg("history"), nb::arg("biases"), nb::arg("suppressed"));
-  m.def("sample_rows", &sample_rows, nb::arg("logits"), nb::arg("rows"));
+        nb::arg("position"), nb::arg("history").none(), nb::arg("biases"), nb::arg("suppressed"));
+  nb::class_<BatchSampler>(m, "BatchSampler")
+      .def("__init__",
+           [](BatchSampler* self, std::shared_ptr<ThreadPool> pool, const std::string& isa) {
+             new (self) BatchSampler(std::move(pool), sample_kernels_for(isa));
+           },
+           nb::arg("pool"), nb::arg("isa"))
+      .def_prop_ro("isa", [](const BatchSampler& sampler) { return sampler.kernels().isa; })
+      .def("sample", &sample_rows, nb::arg("logits"), nb::arg("rows"));
+  m.def("sample_kernels_agree",
+        [](const std::string& isa) { return sample_kernels_agree(sample_kernels_for(isa)); },
+        nb::arg("isa"));
   m.def("philox4x32_10", &philox_block, nb::arg("counter"), nb::arg("key0"), nb::arg("key1"));
   m.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("choice"), nb::arg("position"),
         nb::arg("draw"));

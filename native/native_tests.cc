@@ -12,13 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "native_tests.h"
 #include "program.h"
-#include "sample.h"
 
 namespace rocmforge {
-namespace {
 
-int n_checks = 0;
+static int n_checks = 0;
 
 void check(bool holds, const std::string& what) {
   ++n_checks;
@@ -26,6 +25,20 @@ void check(bool holds, const std::string& what) {
   std::fprintf(stderr, "FAILED: %s\n", what.c_str());
   std::exit(1);
 }
+
+static std::mt19937 numbers(7);
+
+int64_t any(int64_t low, int64_t high) {
+  return std::uniform_int_distribution<int64_t>(low, high)(numbers);
+}
+
+std::vector<float> reals(int64_t n) {
+  std::vector<float> v(static_cast<size_t>(n));
+  for (float& x : v) x = std::normal_distribution<float>()(numbers);
+  return v;
+}
+
+namespace {
 
 template <class F>
 void check_refused(const std::string& what, const F& f) {
@@ -36,18 +49,6 @@ void check_refused(const std::string& what, const F& f) {
     return;
   }
   check(false, what + " is not refused");
-}
-
-std::mt19937 numbers(7);
-
-int64_t any(int64_t low, int64_t high) {
-  return std::uniform_int_distribution<int64_t>(low, high)(numbers);
-}
-
-std::vector<float> reals(int64_t n) {
-  std::vector<float> v(static_cast<size_t>(n));
-  for (float& x : v) x = std::normal_distribution<float>()(numbers);
-  return v;
 }
 
 std::vector<uint8_t> random_bytes(int64_t n) {
@@ -300,21 +301,6 @@ void test_hostile_operations_are_refused() {
   refuse("half a block", {.kind = OpKind::Matmul, .x = 0, .out = 0, .width = 40, .n_out = 8, .weight = 0, .type = WeightType::Q8_0});
   refuse("a layer past the cache", {.kind = OpKind::KvAppend, .x = 0, .y = 0, .width = 80, .layer = 1});
   refuse("a rotation wider than its head", {.kind = OpKind::Rope, .x = 0, .y = 0, .width = 80, .n_heads = 2, .head_dim = 40, .rope_dim = 42});
-}
-
-void test_sampling() {
-  SampleScratch scratch;
-  TopLogprobs top;
-  for (int round = 0; round < 200; ++round) {
-    const auto logits = reals(any(1, 300));
-    SampleParams params;
-    params.temperature = static_cast<float>(any(0, 2));
-    params.top_k = any(0, 400);
-    params.top_p = static_cast<float>(any(1, 10)) / 10.0f;
-    params.n_logprobs = static_cast<int>(any(0, 20));
-    const SampleResult one = sample_row(logits, params, scratch, top);
-    check(one.token >= 0 && one.token < static_cast<int64_t>(logits.size()), "a token of the vocabulary");
-  }
 }
 
 int run_all() {

@@ -24,15 +24,22 @@ inline PhiloxBlock philox4x32_10(PhiloxBlock counter, uint32_t key0, uint32_t ke
   return counter;
 }
 
-// Uniform in [0, 1) with 53 random bits, for draw `draw` at `position` of choice `choice`.
-inline double philox_uniform(uint64_t seed, uint32_t choice, uint64_t position, uint32_t draw) {
-  // 24 bits of draws per position are plenty; positions keep 40 bits.
+// The random words of draw `draw` at `position` of choice `choice`. 24 bits of draws per position are
+// plenty; positions keep 40 bits.
+inline PhiloxBlock philox_words(uint64_t seed, uint32_t choice, uint64_t position, uint32_t draw) {
   const PhiloxBlock counter = {static_cast<uint32_t>(position),
                                static_cast<uint32_t>(position >> 32) | (draw << 8), choice, 0};
-  const PhiloxBlock bits =
-      philox4x32_10(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-  const uint64_t word = (uint64_t{bits[0]} << 32) | bits[1];
-  return static_cast<double>(word >> 11) * 0x1.0p-53;
+  return philox4x32_10(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+}
+
+// Uniform in [0, 1) with 53 random bits.
+inline double uniform(uint32_t high, uint32_t low) {
+  return static_cast<double>(((uint64_t{high} << 32) | low) >> 11) * 0x1.0p-53;
+}
+
+inline double philox_uniform(uint64_t seed, uint32_t choice, uint64_t position, uint32_t draw) {
+  const PhiloxBlock words = philox_words(seed, choice, position, draw);
+  return uniform(words[0], words[1]);
 }
 
 }  // namespace rocmforge

@@ -3,49 +3,22 @@
 // Order (that of vLLM and transformers): repetition penalty, presence and frequency penalty, bias, suppression,
 // temperature, top-k, top-p, min-p, draw. Temperature 0 takes the argmax after suppression. Equal logits are
 // ordered by token id, so the result is a pure function of the row and its parameters.
+//
+// A vocabulary is large and what can be drawn is small, so a row is read once, for the maximum of every
+// block (blocked_row.h); these maxima bound what has to be looked at again.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "blocked_row.h"
+#include "sample_kernels.h"
+#include "sample_params.h"
+
 namespace rocmforge {
 
-// A token of prompt or output; count is how often it was generated (0: only in the prompt).
-struct HistoryToken {
-  int32_t id;
-  int32_t count;
-};
-
-struct TokenBias {
-  int32_t id;
-  float bias;
-};
-
-struct SampleParams {
-  double temperature = 1.0;
-  double top_p = 1.0;
-  double min_p = 0.0;
-  double repetition_penalty = 1.0;
-  double presence_penalty = 0.0;
-  double frequency_penalty = 0.0;
-  int64_t top_k = 0;
-  int32_t n_logprobs = -1;  // -1: none; k: the sampled token's and the k likeliest
-  uint64_t seed = 0;
-  uint32_t choice = 0;
-  uint64_t position = 0;
-  std::span<const HistoryToken> history;
-  std::span<const TokenBias> biases;
-  std::span<const int32_t> suppressed;
-};
-
 enum class SampleStatus : int32_t { kOk = 0, kNotFinite = 1, kNoCandidate = 2 };
-
-struct RankedToken {
-  int32_t id;
-  float logit;
-};
 
 struct SampleResult {
   SampleStatus status = SampleStatus::kOk;
@@ -54,11 +27,10 @@ struct SampleResult {
 };
 
 // Memory that is reused from row to row.
-class SampleScratch {
- public:
-  std::vector<float> logits;
+struct SampleScratch {
+  BlockedRow row;
   std::vector<RankedToken> candidates;
-  std::vector<double> weights;
+  WeightScratch weights;
 };
 
 // `top` receives min(n_logprobs, n_vocab) tokens by falling raw logit, and their log-probabilities; the ids in
@@ -69,6 +41,6 @@ struct TopLogprobs {
 };
 
 SampleResult sample_row(std::span<const float> raw, const SampleParams& params,
-                        SampleScratch& scratch, TopLogprobs& top);
+                        const SampleKernels& kernels, SampleScratch& scratch, TopLogprobs& top);
 
 }  // namespace rocmforge

@@ -29,7 +29,6 @@ from rocmforge.gguf.reader import GGUFFile
 from rocmforge.model_source import resolve_model
 from rocmforge.observe.log import log_to_host
 from rocmforge.request import Request, SamplingParams
-from rocmforge.sampling.sampler import Sampler
 from rocmforge.text.tokenizer import Tokenizer
 from rocmforge.wire.protocol import EngineFacts
 
@@ -306,7 +305,7 @@ def _session(runner: Runner, config: EngineConfig) -> EngineSession:
     budget = warm_up(runner, config)
 
     def make_engine() -> Engine:
-        return Engine(runner, Sampler(runner.limits.n_vocab), config, budget=budget)
+        return Engine(runner, runner.new_sampler(), config, budget=budget)
 
     return EngineSession(make_engine)
 

@@ -15,6 +15,7 @@ from rocmforge.engine.memory import cache_blocks, sequence_length
 from rocmforge.engine.step_plan import EngineLimits, StepPlan
 from rocmforge.gguf.metadata import Metadata
 from rocmforge.models.loading import LoadedModel
+from rocmforge.sampling.sampler import Sampler
 from rocmforge.wire.protocol import EngineFacts
 
 WARM_UP_TOKENS = 32
@@ -78,6 +79,11 @@ class Runner:
     def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
         """Run one step → logits float32 [R, V], valid until the next call."""
         return self._program.run(plan)
+
+    def new_sampler(self) -> Sampler:
+        """A sampler of this model's logits, with the backend's number of threads and kernels."""
+        n_threads = min(self._backend.n_threads, self._config.scheduler.max_batch_size)
+        return Sampler(self.limits.n_vocab, n_threads=n_threads, isa=self._backend.isa)
 
     def new_program(self, n_blocks: int, *, max_tokens: int) -> Program:
         """Another program over the same weights, for one sequence with `n_blocks` blocks of its

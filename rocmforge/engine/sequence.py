@@ -8,6 +8,7 @@ from rocmforge.cache.block_table import BlockTable
 from rocmforge.errors import InvalidStateTransition
 from rocmforge.request import FinishReason, Request, RequestState
 from rocmforge.sampling.sampler import SampleRow
+from rocmforge.sampling.token_counts import TokenCounts
 
 _NEXT_STATES = {
     RequestState.Pending: {RequestState.Processing, RequestState.Failed, RequestState.Cancelled},
@@ -61,6 +62,7 @@ class Sequence:
         eog_ids = () if params.ignore_eos else request.eog_ids
         self._end_ids = frozenset((*eog_ids, *params.stop_token_ids))
         self._suppressed = tuple(sorted({*request.eog_ids, *params.stop_token_ids}))
+        self._counts = TokenCounts.of(params, request.prompt_ids)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -121,6 +123,7 @@ class Sequence:
             prompt_ids=self.request.prompt_ids,
             generated_ids=self.generated,
             suppressed_ids=self._suppressed if len(self.generated) < params.min_tokens else (),
+            history=self._counts,
         )
 
     def finish_reason(self, n_ctx: int) -> FinishReason | None:

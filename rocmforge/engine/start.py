@@ -12,7 +12,6 @@ from rocmforge.engine.runner import Runner
 from rocmforge.engine.step_budget import StepBudget
 from rocmforge.models.loading import load_model
 from rocmforge.observe.log import get_logger
-from rocmforge.sampling.sampler import Sampler
 from rocmforge.wire.protocol import EngineFacts
 
 # How the time of a start divides, roughly: reading and packing weights is nearly all of it.
@@ -42,7 +41,7 @@ def start_engine(
     runner = load_runner(config, progress=progress, op_counter=op_counter)
     engine = Engine(
         runner,
-        Sampler(runner.limits.n_vocab),
+        runner.new_sampler(),
         config,
         budget=warm_up(runner, config),
         check_invariants=check_invariants,

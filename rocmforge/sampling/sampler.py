@@ -6,27 +6,28 @@ position) alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from rocmforge import _native
 from rocmforge.errors import EmptyLogits, InferenceFailed, RocmForgeError, ZeroProbabilities
 from rocmforge.request import SamplingParams, TokenLogprob
+from rocmforge.sampling.token_counts import TokenCounts
 
 _NOT_FINITE = 1
 _NO_CANDIDATE = 2
 
 
-@dataclass(frozen=True)
-class SampleRow:
+class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
     """What decides the token of one row of logits.
 
     position: the absolute position that the new token will have (the number of tokens before it).
     suppressed_ids: tokens that may not be chosen now (EOG and stop ids while below min_tokens).
+    history: the ids as counted in earlier steps, so that a long text is not counted again; without
+    it they are counted for this row.
     """
 
     params: SamplingParams
@@ -36,10 +37,10 @@ class SampleRow:
     prompt_ids: Sequence[int]
     generated_ids: Sequence[int]
     suppressed_ids: tuple[int, ...] = ()
+    history: TokenCounts | None = None
 
 
-@dataclass(frozen=True)
-class SampledToken:
+class SampledToken(msgspec.Struct, frozen=True):
     """A chosen token; logprob and top_logprobs only when params.logprobs asks for them.
 
     Log-probabilities are natural logs of the softmax of the raw logits (before penalties and
@@ -52,10 +53,20 @@ class SampledToken:
 
 
 class Sampler:
-    """Chooses one token per row of logits; stateless, so a restart can draw a token again."""
+    """Chooses one token per row of logits; what it keeps is memory, so a restart can draw a token
+    again.
+    """
 
-    def __init__(self, n_vocab: int) -> None:
+    def __init__(self, n_vocab: int, *, n_threads: int = 1, isa: str = "auto") -> None:
+        """n_threads: how many rows are sampled at once. isa: whose kernels, by the backend's name
+        for it; all give the same tokens."""
         self.n_vocab = n_vocab
+        self._native = _native.BatchSampler(_native.ThreadPool(n_threads), isa)
+
+    @property
+    def isa(self) -> str:
+        """The instruction set of the kernels that run."""
+        return self._native.isa
 
     def sample(
         self, logits: npt.NDArray[np.float32], rows: Sequence[SampleRow]
@@ -72,7 +83,7 @@ class Sampler:
             )
         if not rows:
             return []
-        results = _native.sample_rows(
+        results = self._native.sample(
             np.ascontiguousarray(logits), [_native_row(row, self.n_vocab) for row in rows]
         )
         return [_unpack(row, result) for row, result in zip(rows, results, strict=True)]
@@ -92,22 +103,15 @@ def _native_row(row: SampleRow, n_vocab: int) -> _native.SampleRow:
         seed=row.seed & (2**64 - 1),
         choice=row.choice,
         position=row.position,
-        history=_history(row),
+        history=_counted(row),
         biases=[(i, bias) for i, bias in p.logit_bias.items() if 0 <= i < n_vocab],
         suppressed=[i for i in row.suppressed_ids if 0 <= i < n_vocab],
     )
 
 
-def _history(row: SampleRow) -> list[tuple[int, int]]:
-    """(token id, times generated) of every token that a penalty touches."""
-    p = row.params
-    counts: Counter[int] = Counter()
-    if p.repetition_penalty != 1.0:
-        counts.update(dict.fromkeys(row.prompt_ids, 0))
-    elif p.presence_penalty == 0.0 and p.frequency_penalty == 0.0:
-        return []
-    counts.update(row.generated_ids)
-    return list(counts.items())
+def _counted(row: SampleRow) -> _native.TokenHistory | None:
+    history = row.history or TokenCounts.of(row.params, row.prompt_ids)
+    return history.up_to(row.generated_ids) if history is not None else None
 
 
 def _unpack(

@@ -134,7 +134,7 @@ class LoadedTinyModel:
         runner, config = self.runner(**config)
         engine = Engine(
             runner,
-            Sampler(runner.limits.n_vocab),
+            runner.new_sampler(),
             config,
             check_invariants=True,
             **({"clock": clock} if clock else {}),
