@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +21,7 @@ _NOT_FINITE = 1
 _NO_CANDIDATE = 2
 
 
-@dataclass(frozen=True)
-class SampleRow:
+class SampleRow(msgspec.Struct, frozen=True):
     """What decides the token of one row of logits.
 
     position: the absolute position that the new token will have (the number of tokens before it).
@@ -38,8 +37,7 @@ class SampleRow:
     suppressed_ids: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class SampledToken:
+class SampledToken(msgspec.Struct, frozen=True):
     """A chosen token; logprob and top_logprobs only when params.logprobs asks for them.
 
     Log-probabilities are natural logs of the softmax of the raw logits (before penalties and
