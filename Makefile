@@ -15,7 +15,7 @@ help:
 	@echo "make serve          start the server on the embedded model (MODEL=file.gguf PORT=8080)"
 	@echo "make test           all tests that need no torch"
 	@echo "make check          ruff and mypy"
-	@echo "make bench          speed of the kernels and of the embedded model"
+	@echo "make bench          speed of the kernels, of the embedded model, and through HTTP"
 	@echo "make sanitize       the native core under AddressSanitizer and UBSan"
 	@echo "make test-oracles   ask transformers again (installs torch into $(ORACLES))"
 	@echo "make test-llama     ask llama.cpp again (builds it into $(ORACLES): many minutes)"
@@ -35,6 +35,7 @@ check: $(VENV)/.dev
 bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/rocmforge bench $(MODEL) -p 256 -n 32 --batch 1,4,16
+	$(BIN)/python benchmarks/serve.py $(MODEL)
 
 sanitize: $(VENV)/.build
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/sanitize -G Ninja -DROCMFORGE_SANITIZE=ON
