@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -43,13 +42,10 @@ class _TimedRunner:
 
 
 class EngineAlone:
-    """An engine in this process, with the settings of the server's."""
+    """An engine in this process."""
 
-    def __init__(self, model: Path, *, threads: int, n_ctx: int, isa: str) -> None:
+    def __init__(self, config: EngineConfig) -> None:
         configure_logging(LogConfig(level="error"))
-        config = EngineConfig(
-            model_path=str(model), n_threads=threads, max_sequence_length=n_ctx, isa=isa
-        )
         runner = load_runner(config)
         budget = warm_up(runner, config)
         self.facts = runner.facts(0.0)

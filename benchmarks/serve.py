@@ -1,6 +1,6 @@
 """What 16 clients get through HTTP, beside the engine alone and beside llama.cpp's server.
 
-    python benchmarks/serve.py [FILE] [--clients 16] [--prompt-tokens 64] [--answer-tokens 64]
+    python benchmarks/serve.py [MODEL] [--clients 16] [--prompt-tokens 64] [--answer-tokens 64]
                                [--turns 3] [--routes completions,chat] [--ctx 1024] [--threads N]
                                [--llama-server PATH] [--shared-tokens 460]
                                [--shared-answer-tokens 16] [--json FILE]
@@ -8,7 +8,7 @@
 All clients stream and begin at the same moment, on connections that are open; greedy, of fixed
 length. Two scenarios:
 
-HTTP against in process: `rocmforge serve FILE` with a load generator in a process of its own, in
+HTTP against in process: `rocmforge serve MODEL` with a load generator in a process of its own, in
 turns with the same work (prompts as long, no cache knows any) on an engine in this process.
 The ratio is that of generated tokens per second, from the requests to the end of the last answer;
 server, engine and clients share the machine's cores.
@@ -35,7 +35,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,10 @@ from served import LlamaServer, OurServer, Server, ServerFailed
 from serving import Ratio, Summary, Turn, ratio_of, summarize
 from turns import cpu_name
 
-from rocmforge.embedded import EMBEDDED_MODEL_PATH
+from rocmforge.config import EngineConfig, load_settings
+from rocmforge.errors import RocmForgeError
 from rocmforge.gguf.reader import GGUFFile
+from rocmforge.model_source import resolve_model
 from rocmforge.text.tokenizer import Tokenizer
 
 ROUTES = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
@@ -249,7 +251,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", nargs="?", type=Path, default=EMBEDDED_MODEL_PATH)
+    parser.add_argument("model", nargs="?", help="as for `rocmforge serve`")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--prompt-tokens", type=int, default=64)
     parser.add_argument("--answer-tokens", type=int, default=64)
@@ -270,6 +272,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if min(*sizes, options.shared_tokens, options.shared_answer_tokens) < 1:
         parser.error("numbers of clients, tokens and turns must be positive")
     return options
+
+
+def engine_config(options: argparse.Namespace) -> EngineConfig:
+    """What `rocmforge serve` makes of these options and of the environment."""
+    settings = load_settings()
+    return replace(
+        settings.engine,
+        model_path=str(resolve_model(options.model or settings.model, settings.aliases)),
+        n_threads=options.threads,
+        max_sequence_length=options.ctx,
+        isa=options.isa,
+    )
 
 
 def measure(options: argparse.Namespace, engine: EngineAlone, console: Console) -> list[Comparison]:
@@ -299,10 +313,12 @@ def main() -> None:
     """Run the benchmark."""
     options = parse()
     console = Console(width=150)
-    engine = EngineAlone(options.model, threads=options.threads, n_ctx=options.ctx, isa=options.isa)
     try:
+        config = engine_config(options)
+        options.model = Path(config.model_path)
+        engine = EngineAlone(config)
         results = measure(options, engine, console)
-    except ServerFailed as error:
+    except (ServerFailed, RocmForgeError) as error:
         sys.exit(f"serve.py: {error}")
     show(console, results)
     if options.routes:

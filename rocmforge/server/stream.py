@@ -125,7 +125,7 @@ class EventStream(Response):
             if not self._has_begun:
                 raise
             await self._write(self._failure(error), send)
-        except Exception as error:
+        except Exception as error:  # the boundary: a stream never ends in silence
             if not self._has_begun:
                 raise
             _log.exception("stream_failed", error=repr(error))

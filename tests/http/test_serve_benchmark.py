@@ -75,3 +75,9 @@ def test_an_unknown_route_is_refused():
     done = run_benchmark("--routes", "chats")
     assert done.returncode == 2
     assert "unknown: chats" in done.stderr
+
+
+def test_a_model_that_is_not_there_is_told():
+    done = run_benchmark("no-such.gguf")
+    assert done.returncode == 1
+    assert done.stderr.startswith("serve.py: there is no model file 'no-such.gguf'")
