@@ -19,7 +19,7 @@ help:
 	@echo "make serve          start the server on the embedded model (MODEL=file.gguf PORT=8080)"
 	@echo "make test           all tests that need no torch"
 	@echo "make check          ruff and mypy"
-	@echo "make bench          speed of kernels, sampling, the embedded model, and beside llama.cpp's"
+	@echo "make bench          speed of kernels, sampling, model, server, and beside llama.cpp's"
 	@echo "make bench-peer     build that llama.cpp for this machine (into $(PEER): minutes)"
 	@echo "make sanitize       the native core under AddressSanitizer and UBSan"
 	@echo "make test-oracles   ask transformers again (installs torch into $(ORACLES))"
@@ -41,6 +41,7 @@ bench: $(VENV)/.serve
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/rocmforge bench $(MODEL) -p 256 -n 32 --batch 1,4,16
+	$(BIN)/python benchmarks/serve.py $(MODEL)
 	@if [ -e $(PEER)/.ready ]; then $(BIN)/python benchmarks/compare.py; \
 	else echo "No comparison with llama.cpp: make bench-peer builds it."; fi
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from rocmforge.cache.block_pool import BlockId, BlockPool
 from rocmforge.cache.prefix_cache import PrefixCache, PrefixNode
 from rocmforge.errors import CacheCapacityExceeded
+
+# Of one block's number in `packed`: an int32 of this machine.
+PACKED_BYTES: Final = array("i").itemsize
 
 
 class BlockTable:
@@ -24,6 +29,7 @@ class BlockTable:
         self._last_node: PrefixNode | None = None
         self._n_registered = 0
         self._may_register = prefix_cache is not None
+        self._packed: bytes | None = None
 
     @property
     def n_positions(self) -> int:
@@ -38,11 +44,8 @@ class BlockTable:
         if chain:
             self._last_node = chain[-1]
             self._n_registered = len(chain)
+        self._packed = None
         return len(chain) * self._pool.block_tokens
-
-    def blocks_for(self, n_tokens: int) -> int:
-        """How many of the blocks hold the first `n_tokens` positions."""
-        return self._pool.blocks_for(n_tokens)
 
     def blocks_missing(self, n_tokens: int) -> int:
         """Blocks to allocate before the table holds `n_tokens` positions."""
@@ -59,7 +62,18 @@ class BlockTable:
                 f"{missing} blocks of the KV cache are needed and {self._pool.n_available} are "
                 "available; try again later or raise cache.kv_bytes"
             )
-        self.block_ids += [self._pool.allocate() for _ in range(missing)]
+        if missing:
+            self.block_ids += [self._pool.allocate() for _ in range(missing)]
+            self._packed = None
+
+    def packed(self, n_tokens: int) -> bytes:
+        """The numbers of the blocks that hold the first `n_tokens` positions, as int32 side by
+        side.
+        """
+        # A table changes every few steps, and each of them needs it.
+        if self._packed is None:
+            self._packed = array("i", self.block_ids).tobytes()
+        return self._packed[: PACKED_BYTES * self._pool.blocks_for(n_tokens)]
 
     def register(self, tokens: Callable[[int, int], Sequence[int]], n_computed: int) -> None:
         """Tell the prefix cache about blocks that the first `n_computed` tokens have filled;
@@ -78,6 +92,7 @@ class BlockTable:
         for block in reversed(self.block_ids):
             self._pool.release(block)
         self.block_ids.clear()
+        self._packed = None
         self._last_node = None
         self._n_registered = 0
         self._may_register = self._prefix_cache is not None
@@ -93,5 +108,6 @@ class BlockTable:
             self._pool.retain(node.block)
             self._pool.release(block)
             self.block_ids[self._n_registered] = node.block
+            self._packed = None
         self._last_node = node
         self._n_registered += 1

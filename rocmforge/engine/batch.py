@@ -5,35 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
+from rocmforge.cache.block_table import PACKED_BYTES
 from rocmforge.engine.sequence import Sequence
-from rocmforge.engine.step_plan import StepPlan
+from rocmforge.engine.step_plan import Int32Array, StepPlan
 from rocmforge.sampling.sampler import SampleRow
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """The next `n_tokens` tokens of a sequence, and whether they end with a token to sample."""
+class Chunk(msgspec.Struct, frozen=True, eq=False):
+    """The next `n_tokens` tokens of a sequence, from position `start` on.
+
+    is_sampled: the step gives the logits of the sequence's next token. is_decode: it is the one
+    token that was sampled last.
+    """
 
     sequence: Sequence
     start: int
     n_tokens: int
+    is_sampled: bool
+    is_decode: bool
+
+    @classmethod
+    def of(cls, sequence: Sequence, n_tokens: int) -> Chunk:
+        """What comes next in a sequence."""
+        start = sequence.num_computed_tokens
+        return cls(
+            sequence,
+            start,
+            n_tokens,
+            is_sampled=start + n_tokens == sequence.num_tokens,
+            is_decode=n_tokens == 1 and start >= sequence.num_prompt_tokens,
+        )
 
     @property
     def end(self) -> int:
         """Positions computed when the step has run."""
         return self.start + self.n_tokens
-
-    @property
-    def is_sampled(self) -> bool:
-        """True when the step gives the logits of the sequence's next token."""
-        return self.end == self.sequence.num_tokens
-
-    @property
-    def is_decode(self) -> bool:
-        """True for the one token that was sampled last."""
-        return self.n_tokens == 1 and self.start >= self.sequence.num_prompt_tokens
 
 
 @dataclass
@@ -45,12 +54,12 @@ class Batch:
     @property
     def n_tokens(self) -> int:
         """T."""
-        return sum(chunk.n_tokens for chunk in self.chunks)
+        return sum([chunk.n_tokens for chunk in self.chunks])
 
     @property
     def n_decode_tokens(self) -> int:
         """Tokens that were sampled in the step before."""
-        return sum(chunk.is_decode for chunk in self.chunks)
+        return sum([chunk.is_decode for chunk in self.chunks])
 
     @property
     def sampled(self) -> list[Sequence]:
@@ -68,24 +77,32 @@ class Batch:
 
 def make_plan(chunks: Seq[Chunk]) -> StepPlan:
     """Arrays of one step from its chunks; see StepPlan for shapes and meaning."""
-    lengths = np.array([chunk.n_tokens for chunk in chunks], np.int32)
-    ends = np.cumsum(lengths, dtype=np.int32)
-    tables = [chunk.sequence.table.block_ids for chunk in chunks]
-    used = [chunk.sequence.table.blocks_for(chunk.end) for chunk in chunks]
-    block_tables = np.full((len(chunks), max(used, default=0)), -1, np.int32)
-    for row, (table, n) in enumerate(zip(tables, used, strict=True)):
-        block_tables[row, :n] = table[:n]
-    token_ids = [t for chunk in chunks for t in chunk.sequence.tokens(chunk.start, chunk.end)]
+    token_ids: list[int] = []
+    positions: list[int] = []
+    query_start, context_len, logits_rows = [0], [], []
+    tables: list[bytes] = []
+    for chunk in chunks:
+        sequence, end = chunk.sequence, chunk.end
+        token_ids += sequence.tokens(chunk.start, end)
+        positions += range(chunk.start, end)
+        query_start.append(len(token_ids))
+        context_len.append(end)
+        tables.append(sequence.table.packed(end))
+        if chunk.is_sampled:
+            logits_rows.append(len(token_ids) - 1)
     return StepPlan(
         token_ids=np.array(token_ids, np.int32),
-        positions=np.concatenate(
-            [np.arange(chunk.start, chunk.end, dtype=np.int32) for chunk in chunks]
-        ),
-        query_start=np.concatenate([np.zeros(1, np.int32), ends]),
-        context_len=np.array([chunk.end for chunk in chunks], np.int32),
-        block_tables=block_tables,
-        logits_rows=np.array(
-            [end - 1 for end, chunk in zip(ends, chunks, strict=True) if chunk.is_sampled],
-            np.int32,
-        ),
+        positions=np.array(positions, np.int32),
+        query_start=np.array(query_start, np.int32),
+        context_len=np.array(context_len, np.int32),
+        block_tables=_padded(tables),
+        logits_rows=np.array(logits_rows, np.int32),
     )
+
+
+def _padded(tables: Seq[bytes]) -> Int32Array:
+    """int32 [S, M] of tables of different lengths, with -1 behind each."""
+    width = max(map(len, tables), default=0)
+    # Every byte of -1 is 255.
+    flat = b"".join([table.ljust(width, b"\xff") for table in tables])
+    return np.frombuffer(flat, np.int32).reshape(len(tables), width // PACKED_BYTES)

@@ -22,14 +22,14 @@ class StepCounters:
 
     def count(self, batch: Batch, n_generated: int, elapsed_s: float) -> None:
         """Count one step. Its time is shared out by tokens between prompts and decoding."""
-        n_decode = batch.n_decode_tokens
-        n_prefill = batch.n_tokens - n_decode
+        n_tokens = batch.n_tokens
+        n_prefill = n_tokens - batch.n_decode_tokens
         self._steps += 1
         self._prompt_tokens += n_prefill
         self._generated_tokens += n_generated
         self._last_step_ms = elapsed_s * 1000
-        self._last_step_tokens = batch.n_tokens
-        prefill_s = elapsed_s * n_prefill / max(1, batch.n_tokens)
+        self._last_step_tokens = n_tokens
+        prefill_s = elapsed_s * n_prefill / max(1, n_tokens)
         self._prefill_s += prefill_s
         self._decode_s += elapsed_s - prefill_s
 

@@ -130,12 +130,19 @@ class Scheduler:
         for sequence in tuple(self.running):
             if sequence.num_missing_tokens != 1:
                 continue
-            # The youngest is at or behind this place in the order, so it is in no chunk yet.
-            while sequence.is_running and not self._has_blocks(sequence):
-                self.preempt(self.running[-1])
+            # Only every so many steps a sequence needs another block.
+            if sequence.table.n_positions < sequence.num_tokens:
+                self._grow(sequence)
             if sequence.is_running:
-                sequence.table.grow(sequence.num_tokens)
-                batch.chunks.append(Chunk(sequence, sequence.num_computed_tokens, 1))
+                batch.chunks.append(Chunk.of(sequence, 1))
+
+    def _grow(self, sequence: Sequence) -> None:
+        """Give a running sequence another block, or preempt it when there is none for it."""
+        # The youngest is at or behind this place in the order, so it is in no chunk yet.
+        while sequence.is_running and not self._has_blocks(sequence):
+            self.preempt(self.running[-1])
+        if sequence.is_running:
+            sequence.table.grow(sequence.num_tokens)
 
     def _has_blocks(self, sequence: Sequence) -> bool:
         return sequence.table.blocks_missing(sequence.num_tokens) <= self.pool.n_available
@@ -149,16 +156,43 @@ class Scheduler:
 
     def _admit(self, batch: Batch, room: int) -> None:
         """Start waiting sequences in order, until one has to wait for room. (Those that wait for
-        their own leader are passed over: it is ahead of them.)
+        blocks which another is computing are passed over: it is ahead of them.)
         """
+        n_passed = 0
         for sequence in tuple(self.waiting):
             if room < 1 or len(self.running) >= self._config.max_batch_size:
                 return
-            if self.prefix_cache is not None and sequence.waits_for_leader:
+            if sequence.waits_for_leader and self.prefix_cache is not None:
+                continue
+            if self._is_being_computed(sequence):
+                n_passed += 1
+                # To look at all of a long queue of equal prompts would hold up the step.
+                if n_passed == self._config.max_batch_size:
+                    return
                 continue
             if not self._start(sequence):
                 return
             room -= self._add_chunk(batch, sequence, room)
+
+    def _is_being_computed(self, sequence: Sequence) -> bool:
+        """Whether a running sequence is about to compute the first block that the prefix cache
+        does not know of this one: clients that begin together often begin alike. It is computed
+        once then, and waiting costs nothing, because prompts are run oldest first.
+        """
+        if self.prefix_cache is None:
+            return False
+        size, n_known = self.pool.block_tokens, None
+        for other in self.running:
+            if other.num_missing_tokens <= 1:
+                continue
+            if n_known is None:
+                n_known = len(self.prefix_cache.lookup(sequence.tokens(0, sequence.num_tokens - 1)))
+            end = (max(n_known, other.num_computed_tokens // size) + 1) * size
+            # The last token is computed in any case, so its block is not worth waiting for.
+            fits = end < sequence.num_tokens and end <= other.num_tokens
+            if fits and tuple(sequence.tokens(0, end)) == tuple(other.tokens(0, end)):
+                return True
+        return False
 
     def _start(self, sequence: Sequence) -> bool:
         """Give a sequence the blocks for all its tokens; False when there are too few.
@@ -190,7 +224,7 @@ class Scheduler:
     def _add_chunk(batch: Batch, sequence: Sequence, room: int) -> int:
         n = min(room, sequence.num_missing_tokens)
         if n > 0:
-            batch.chunks.append(Chunk(sequence, sequence.num_computed_tokens, n))
+            batch.chunks.append(Chunk.of(sequence, n))
         return n
 
 

@@ -56,6 +56,7 @@ class Sequence:
         self.state = RequestState.Pending
         self.is_running = False
         self.generated = list(generated)
+        self.num_prompt_tokens = len(request.prompt_ids)
         self.num_computed_tokens = 0
         self.num_cached_tokens = 0
         params = request.params
@@ -65,14 +66,9 @@ class Sequence:
         self._counts = TokenCounts.of(params, request.prompt_ids)
 
     @property
-    def num_prompt_tokens(self) -> int:
-        """Tokens of the prompt."""
-        return len(self.request.prompt_ids)
-
-    @property
     def num_tokens(self) -> int:
         """Tokens of prompt and generated: the next token will have this position."""
-        return len(self.request.prompt_ids) + len(self.generated)
+        return self.num_prompt_tokens + len(self.generated)
 
     @property
     def num_missing_tokens(self) -> int:

@@ -6,6 +6,7 @@ read from its status at each scrape, summed over restarts.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
@@ -22,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.metrics_core import Metric
 
 from rocmforge.clock import monotonic_s
+from rocmforge.observe.token_tally import TokenTally
 
 PREFIX: Final = "rocmforge_"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -93,7 +95,12 @@ class Metrics:
             for state in ("completed", "failed", "cancelled")
         }
         self._prompt = self._counter("request_prompt_tokens", "Prompt tokens of accepted requests")
-        self._tokens = self._counter("tokens_generated", "Tokens that reached the server")
+        self._tokens = TokenTally(
+            self.registry,
+            counter=(f"{PREFIX}tokens_generated", "Tokens that reached the server"),
+            gaps=(f"{PREFIX}inter_token_latency_seconds", "Between tokens of a request"),
+            bounds_s=_LATENCY_BUCKETS_S,
+        )
         self._rate = _Rate(now_s)
         Gauge(
             f"{PREFIX}tokens_per_second",
@@ -105,7 +112,6 @@ class Metrics:
         )
         self._queue_wait = self._histogram("queue_wait_seconds", "In the engine's queue")
         self._ttft = self._histogram("ttft_seconds", "Acceptance to first token")
-        self._gap = self._histogram("inter_token_latency_seconds", "Between tokens of a request")
         self._prefill = self._histogram(
             "prefill_duration_seconds", "End of the queue to first token, ended requests"
         )
@@ -133,16 +139,13 @@ class Metrics:
 
     def first_token(self, ttft_s: float) -> None:
         """A request's first token came."""
-        self._count_token()
+        self._tokens.count()
+        self._rate.count()
         self._ttft.observe(ttft_s)
 
     def next_token(self, gap_s: float) -> None:
         """Another token came."""
-        self._count_token()
-        self._gap.observe(gap_s)
-
-    def _count_token(self) -> None:
-        self._tokens.inc()
+        self._tokens.count(gap_s)
         self._rate.count()
 
     def request_ended(
@@ -174,17 +177,17 @@ class _Rate:
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
-        self._slices: deque[tuple[float, int]] = deque()  # (begin, events), oldest first
+        self._slices: deque[list[float]] = deque()  # [begin, events], oldest first
+        self._slice_end_s = -math.inf
 
     def count(self) -> None:
         """One event, now."""
         now_s = self._now_s()
-        if self._slices and now_s - self._slices[-1][0] < self._SLICE_S:
-            begin_s, n_events = self._slices[-1]
-            self._slices[-1] = (begin_s, n_events + 1)
-            return
-        self._forget(now_s)
-        self._slices.append((now_s, 1))
+        if now_s >= self._slice_end_s:
+            self._forget(now_s)
+            self._slice_end_s = now_s + self._SLICE_S
+            self._slices.append([now_s, 0])
+        self._slices[-1][1] += 1
 
     def per_second(self) -> float:
         """The rate now."""
@@ -194,6 +197,8 @@ class _Rate:
     def _forget(self, now_s: float) -> None:
         while self._slices and now_s - self._slices[0][0] > RATE_WINDOW_S:
             self._slices.popleft()
+        if not self._slices:
+            self._slice_end_s = -math.inf
 
 
 class _EngineCollector:

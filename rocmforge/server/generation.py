@@ -1,7 +1,7 @@
 """From token ids to text events: what all generating routes share.
 
     generation = Generation(state, request, route="/v1/completions", continuation=True)
-    async for delta in generation: ...        # ChoiceDelta, or None for a sign of life
+    async for deltas in generation: ...       # what came meanwhile; nothing is a sign of life
     generation.usage()
 
 A Generation submits when it is made, so that what the engine refuses is known before the response
@@ -12,7 +12,8 @@ nothing more.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from rocmforge.clock import monotonic_s
 from rocmforge.errors import RocmForgeError
@@ -21,14 +22,14 @@ from rocmforge.request import FinishReason, Request, RequestState, TokenLogprob,
 from rocmforge.server.registry import RequestRecord
 from rocmforge.server.state import ServerState
 from rocmforge.supervisor.client import Recovering, RequestHandle
+from rocmforge.supervisor.handle import RequestEvent
 from rocmforge.text.detokenizer import Detokenizer, TextDelta
 from rocmforge.wire.protocol import RequestStarted, TokenOutput
 
 _log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenText:
+class TokenText(msgspec.Struct, frozen=True):
     """A token whose text is out. offset: characters of the choice's text before it."""
 
     token_id: int
@@ -37,8 +38,7 @@ class TokenText:
     top_logprobs: tuple[TokenLogprob, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceDelta:
+class ChoiceDelta(msgspec.Struct, frozen=True):
     """What one engine token brought. text: what became certain. token_id: the token itself. tokens:
     those whose text is now complete (their log-probabilities may be told). finish_reason: set on
     the choice's last delta."""
@@ -79,14 +79,17 @@ class _Choice:
 
     def _told(self, delta: TextDelta) -> tuple[TokenText, ...]:
         return tuple(
-            TokenText(span.token_id, span.start, *self._logprobs.pop(span.index))
-            for span in delta.tokens
+            [
+                TokenText(span.token_id, span.start, *self._logprobs.pop(span.index))
+                for span in delta.tokens
+            ]
         )
 
 
 class Generation:
-    """One request on its way: an async iterator over ChoiceDelta; None says that the engine is
-    being replaced and the stream will go on."""
+    """One request on its way: an async iterator over the ChoiceDeltas that came since the last
+    ones were read, in order. An empty list says that the engine is being replaced and the stream
+    will go on."""
 
     def __init__(
         self, state: ServerState, request: Request, *, route: str, continuation: bool
@@ -111,7 +114,7 @@ class Generation:
         state.metrics.request_started(len(request.prompt_ids))
         self._events = self._run()
 
-    def __aiter__(self) -> AsyncIterator[ChoiceDelta | None]:
+    def __aiter__(self) -> AsyncIterator[list[ChoiceDelta]]:
         return self._events
 
     async def aclose(self) -> None:
@@ -137,27 +140,37 @@ class Generation:
             cached_tokens=self.cached_tokens,
         )
 
-    async def _run(self) -> AsyncGenerator[ChoiceDelta | None, None]:
+    async def _run(self) -> AsyncGenerator[list[ChoiceDelta], None]:
         record, state = self.record, RequestState.Cancelled
         try:
             with self._handle as handle:
-                async for event in handle:
-                    if isinstance(event, TokenOutput):
-                        yield self._take(event)
-                    elif isinstance(event, RequestStarted):
-                        self._started(event)
-                    elif isinstance(event, Recovering):
-                        record.n_restarts = event.n_restarts
-                        yield None
+                while events := await handle.take():
+                    deltas = self._deltas(events)
+                    if deltas or any(isinstance(event, Recovering) for event in events):
+                        yield deltas
             # Cancelled by /cancel, the stream just ends: say so.
             state = RequestState.Completed if self._is_complete() else RequestState.Cancelled
-            for delta in self._cancelled_deltas():
-                yield delta
+            if cancelled := self._cancelled_deltas():
+                yield cancelled
         except RocmForgeError as error:
             record.error, state = error, RequestState.Failed
             raise
         finally:
             self._end(state)
+
+    def _deltas(self, events: Sequence[RequestEvent]) -> list[ChoiceDelta]:
+        deltas, now_s = [], monotonic_s()
+        for event in events:
+            if isinstance(event, TokenOutput):
+                choice = self._choices[event.choice]
+                # Behind a stop string, tokens may still be under way.
+                if not choice.is_finished:
+                    deltas.append(self._take(choice, event, now_s))
+            elif isinstance(event, RequestStarted):
+                self._started(event)
+            else:
+                self.record.n_restarts = event.n_restarts
+        return deltas
 
     def _started(self, event: RequestStarted) -> None:
         if self.record.state is RequestState.Pending:
@@ -166,20 +179,18 @@ class Generation:
             self._state.metrics.queue_wait(event.queue_wait_s)
         self.record.state = RequestState.Processing
 
-    def _take(self, output: TokenOutput) -> ChoiceDelta:
-        choice = self._choices[output.choice]
+    def _take(self, choice: _Choice, output: TokenOutput, now_s: float) -> ChoiceDelta:
         delta = choice.take(output)
         self.record.n_tokens += 1
         self.record.texts.setdefault(output.choice, []).append(delta.text)
-        self._measure()
+        self._measure(now_s)
         if delta.finish_reason is not None:
             self.record.finish_reasons[output.choice] = delta.finish_reason
             if output.finish_reason is None:  # a stop string: the engine does not know
                 self._handle.cancel(output.choice)
         return delta
 
-    def _measure(self) -> None:
-        now_s = monotonic_s()
+    def _measure(self, now_s: float) -> None:
         if self._first_s is None:
             self._first_s = now_s
             self._state.metrics.first_token(now_s - self._start_s)
@@ -190,7 +201,7 @@ class Generation:
     def _is_complete(self) -> bool:
         return all(choice.is_finished for choice in self._choices)
 
-    def _cancelled_deltas(self) -> Sequence[ChoiceDelta]:
+    def _cancelled_deltas(self) -> list[ChoiceDelta]:
         """The last delta of each choice that was cut off."""
         deltas = []
         for index, choice in enumerate(self._choices):

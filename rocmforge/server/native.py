@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import APIRouter
@@ -86,8 +86,8 @@ async def _start(request: HttpRequest) -> tuple[Generation, bool]:
 
 async def _whole(generation: Generation) -> Response:
     reason = None
-    async for delta in generation:
-        if delta is not None:
+    async for deltas in generation:
+        for delta in deltas:
             reason = delta.finish_reason or reason
     return json_response(
         {
@@ -109,10 +109,11 @@ def _events(request: HttpRequest, generation: Generation) -> Response:
     )
 
 
-async def _chunks(generation: Generation) -> AsyncIterator[bytes]:
-    async for delta in generation:
-        if delta is not None:
-            yield event(_token(generation.record.request_id, delta))
+async def _chunks(generation: Generation) -> AsyncGenerator[bytes, None]:
+    request_id = generation.record.request_id
+    async for deltas in generation:
+        if deltas:
+            yield b"".join([event(_token(request_id, delta)) for delta in deltas])
 
 
 def _token(request_id: str, delta: ChoiceDelta) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -17,13 +17,14 @@ from rocmforge.request import MAX_CHOICES, Request, RequestId, SamplingParams
 from rocmforge.server import admission
 from rocmforge.server.body import read_object
 from rocmforge.server.chat_prompt import render_chat
+from rocmforge.server.chunk_writer import ChunkWriter
 from rocmforge.server.generation import Generation
-from rocmforge.server.openai_format import AnswerFormat, ChatFormat, CompletionFormat, usage_fields
+from rocmforge.server.openai_format import AnswerFormat, ChatFormat, CompletionFormat
 from rocmforge.server.responses import json_response, openai_body
 from rocmforge.server.schemas import ChatBody, CompletionBody, parse
 from rocmforge.server.several import Several
 from rocmforge.server.state import ServerState, state_of
-from rocmforge.server.stream import DONE, EventStream, event, unless_client_leaves
+from rocmforge.server.stream import EventStream, event, unless_client_leaves
 from rocmforge.server.unsupported import CHAT, COMPLETIONS, refuse_unsupported
 
 router = APIRouter()
@@ -145,25 +146,23 @@ async def _answer(
 
 
 async def _whole(several: Several, shape: AnswerFormat) -> Response:
-    async for index, delta in several:
-        if delta is not None:
+    async for index, deltas in several:
+        for delta in deltas:
             shape.collect(index, delta)
     return json_response(shape.whole(several.usage()))
 
 
-async def _chunks(several: Several, shape: AnswerFormat, with_usage: bool) -> AsyncIterator[bytes]:
-    more = {"usage": None} if with_usage else {}
-    openings = shape.openings(several.n_generations)
-    async for index, delta in several:
+async def _chunks(
+    several: Several, shape: AnswerFormat, with_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    writer = ChunkWriter(shape, with_usage=with_usage)
+    openings = writer.openings(several.n_generations)
+    async for index, deltas in several:
         # Only now: until the engine has said something, a refusal can still be a proper status.
-        for opening in openings:
-            yield event(opening | more)
-        openings = []
-        if delta is not None and (chunk := shape.chunk(index, delta)) is not None:
-            yield event(chunk | more)
-    if with_usage:
-        yield event(shape.chunk_of([]) | {"usage": usage_fields(several.usage())})
-    yield DONE
+        if chunks := openings + writer.deltas(index, deltas):
+            yield chunks
+        openings = b""
+    yield writer.ending(several.usage())
 
 
 def _failure(error: RocmForgeError) -> bytes:

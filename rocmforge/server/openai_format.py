@@ -54,6 +54,11 @@ class AnswerFormat(ABC):
         self._params = params
         self._collected: dict[int, _Collected] = {}
 
+    @property
+    def tells_logprobs(self) -> bool:
+        """Whether chunks carry more than text."""
+        return self._params.logprobs is not None
+
     def index(self, generation: int, choice: int) -> int:
         """A choice's number in the answer."""
         return generation * self._params.n + choice

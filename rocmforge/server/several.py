@@ -11,7 +11,7 @@ from rocmforge.server.generation import ChoiceDelta, Generation
 
 
 class Several:
-    """An async iterator over (index of the generation, its delta), in order of arrival.
+    """An async iterator over (index of the generation, its next deltas), in order of arrival.
 
     All are started, or none: when one is refused, those before it are cancelled. The first failure
     ends the iteration.
@@ -21,7 +21,7 @@ class Several:
         self._generations: list[Generation] = []
         self.n_generations = len(starts)
         self._readers: list[asyncio.Task[None]] = []
-        self._queue: asyncio.Queue[tuple[int, ChoiceDelta | None] | Exception | None]
+        self._queue: asyncio.Queue[tuple[int, list[ChoiceDelta]] | Exception | None]
         self._queue = asyncio.Queue(maxsize=64)
         for start in starts:
             try:
@@ -31,10 +31,10 @@ class Several:
                     generation.abandon()
                 raise
 
-    async def __aiter__(self) -> AsyncIterator[tuple[int, ChoiceDelta | None]]:
+    async def __aiter__(self) -> AsyncIterator[tuple[int, list[ChoiceDelta]]]:
         if self.n_generations == 1:
-            async for delta in self._generations[0]:
-                yield 0, delta
+            async for deltas in self._generations[0]:
+                yield 0, deltas
             return
         self._readers = [
             asyncio.create_task(self._read(i, generation))
@@ -52,8 +52,8 @@ class Several:
 
     async def _read(self, index: int, generation: Generation) -> None:
         try:
-            async for delta in generation:
-                await self._queue.put((index, delta))
+            async for deltas in generation:
+                await self._queue.put((index, deltas))
             await self._queue.put(None)
         except Exception as error:  # noqa: BLE001  # carried to the reader of this iterator
             await self._queue.put(error)

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from rocmforge.clock import monotonic_s
 from rocmforge.errors import InternalError, RocmForgeError
 from rocmforge.observe.log import get_logger
 
@@ -56,38 +57,12 @@ async def _cancel(task: asyncio.Future[Result]) -> None:
         await task
 
 
-async def with_pings(
-    chunks: AsyncIterator[bytes], interval_s: float
-) -> AsyncGenerator[bytes, None]:
-    """The chunks, and a comment whenever none has come for a while, so that no proxy gives up."""
-    pending: asyncio.Future[bytes] | None = None
-    try:
-        while True:
-            pending = pending or asyncio.ensure_future(_next(chunks))
-            done, _ = await asyncio.wait({pending}, timeout=interval_s)
-            if not done:
-                yield PING
-                continue
-            finished, pending = pending, None
-            try:
-                chunk = finished.result()
-            except StopAsyncIteration:
-                return
-            yield chunk
-    finally:
-        if pending is not None:
-            await _cancel(pending)
-
-
-async def _next(chunks: AsyncIterator[bytes]) -> bytes:
-    return await chunks.__anext__()
-
-
 class EventStream(Response):
     """A response of events.
 
-    chunks: encoded events. failure: what a stream that fails ends with. on_end: always awaited, the
-    client's leaving included.
+    chunks: encoded events, one or more at a time. failure: what a stream that fails ends with.
+    on_end: always awaited, the client's leaving included. Whenever nothing was sent for
+    ping_interval_s, a comment is, so that no proxy gives up.
 
     The head is sent with the first chunk or ping. Called, it raises a RocmForgeError that comes
     before: then the answer can still be a proper status.
@@ -97,7 +72,7 @@ class EventStream(Response):
 
     def __init__(
         self,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncGenerator[bytes, None],
         *,
         ping_interval_s: float,
         failure: Callable[[RocmForgeError], bytes],
@@ -107,9 +82,14 @@ class EventStream(Response):
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         super().__init__(None, 200, headers)
         del self.headers["content-length"]
-        self._chunks = with_pings(chunks, ping_interval_s)
+        self._chunks = chunks
+        self._ping_interval_s = ping_interval_s
         self._failure = failure
         self._on_end = on_end
+        self._has_begun = False
+        self._wrote_s = 0.0
+        # A ping and a chunk must not overtake each other on their way through `send`.
+        self._writing = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the chunks end or the client leaves."""
@@ -125,24 +105,47 @@ class EventStream(Response):
             await self._on_end()
 
     async def _send_all(self, send: Send) -> None:
-        # Closed here: cancelled in `send`, it would keep its reader of `chunks` running.
-        async with contextlib.aclosing(self._chunks) as chunks:
-            first = await anext(chunks, b"")
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await _send_body(send, first)
-            await self._send_rest(chunks, send)
+        # A timer beside the chunks: a task for each chunk would cost more than the chunk.
+        pinging = asyncio.ensure_future(self._ping(send))
+        try:
+            # Closed here: cancelled in `send`, it would keep its reader of `chunks` running.
+            async with contextlib.aclosing(self._chunks) as chunks:
+                await self._send_chunks(chunks, send)
+        finally:
+            await _cancel(pinging)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_rest(self, chunks: AsyncIterator[bytes], send: Send) -> None:
+    async def _send_chunks(self, chunks: AsyncIterator[bytes], send: Send) -> None:
         try:
             async for chunk in chunks:
-                await _send_body(send, chunk)
+                await self._write(chunk, send)
+            if not self._has_begun:
+                await self._write(b"", send)
         except RocmForgeError as error:
-            await _send_body(send, self._failure(error))
-        except Exception as error:  # noqa: BLE001  # the boundary: a stream never ends in silence
+            if not self._has_begun:
+                raise
+            await self._write(self._failure(error), send)
+        except Exception as error:  # the boundary: a stream never ends in silence
+            if not self._has_begun:
+                raise
             _log.exception("stream_failed", error=repr(error))
-            await _send_body(send, self._failure(InternalError("the stream failed; see the log")))
+            failure = InternalError("the stream failed; see the log")
+            await self._write(self._failure(failure), send)
 
+    async def _write(self, chunk: bytes, send: Send) -> None:
+        async with self._writing:
+            if not self._has_begun:
+                self._has_begun = True
+                head = {"status": 200, "headers": self.raw_headers}
+                await send({"type": "http.response.start"} | head)
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        self._wrote_s = monotonic_s()
 
-async def _send_body(send: Send, chunk: bytes) -> None:
-    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    async def _ping(self, send: Send) -> None:
+        self._wrote_s = monotonic_s()
+        while True:
+            rest_s = self._wrote_s + self._ping_interval_s - monotonic_s()
+            if rest_s > 0:
+                await asyncio.sleep(rest_s)
+            else:
+                await self._write(PING, send)

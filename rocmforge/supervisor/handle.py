@@ -50,7 +50,7 @@ class RequestHandle:
         self._cancelled_choices: set[int] = set()
         self._state = RequestState.Pending
         self._error: RocmForgeError | None = None
-        self._wake_up = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def state(self) -> RequestState:
@@ -81,14 +81,35 @@ class RequestHandle:
         while True:
             while self._events:
                 event = self._events.popleft()
-                if isinstance(event, TokenOutput) and event.choice in self._cancelled_choices:
-                    continue
-                return event
-            if self.is_done:
-                error, self._error = self._error, None
-                raise error if error is not None else StopAsyncIteration
-            self._wake_up.clear()
-            await self._wake_up.wait()
+                if self._is_wanted(event):
+                    return event
+            if not await self._more():
+                raise StopAsyncIteration
+
+    async def take(self) -> list[RequestEvent]:
+        """All events that are there, waiting for the first; none at the end. Raises as iterating
+        does.
+        """
+        while True:
+            events = [event for event in self._events if self._is_wanted(event)]
+            self._events.clear()
+            if events or not await self._more():
+                return events
+
+    def _is_wanted(self, event: RequestEvent) -> bool:
+        cancelled = self._cancelled_choices
+        return not (cancelled and isinstance(event, TokenOutput) and event.choice in cancelled)
+
+    async def _more(self) -> bool:
+        """Wait for an event; False at the end. Raises the error that ended the request, once."""
+        if self.is_done:
+            error, self._error = self._error, None
+            if error is not None:
+                raise error
+            return False
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+        return True
 
     def __enter__(self) -> RequestHandle:
         return self
@@ -107,11 +128,16 @@ class RequestHandle:
         if isinstance(event, RequestStarted):
             self._state = RequestState.Processing
         self._events.append(event)
-        self._wake_up.set()
+        self._wake_up()
 
     def end(self, state: RequestState, error: RocmForgeError | None = None) -> None:
         """For the supervisor: the terminal event; `error` exactly when the state is Failed."""
         assert not self.is_done, f"request {self.request_id} ended twice"
         self._state = state
         self._error = error
-        self._wake_up.set()
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -106,18 +106,18 @@ class Journal:
         entry = self.of_message(token.request_id)
         if entry is None or token.choice in entry.stopped:
             return None
-        where = f"request {token.request_id}, choice {token.choice}"
-        if not 0 <= token.choice < len(entry.generated):
-            raise ProtocolViolation(f"{where}: there are {len(entry.generated)} choices")
-        if token.choice in entry.finished:
-            raise ProtocolViolation(f"{where}: token {token.index} after its last")
-        ids = entry.generated[token.choice]
+        choice = token.choice
+        if not 0 <= choice < len(entry.generated):
+            raise _violation(token, f"there are {len(entry.generated)} choices")
+        if choice in entry.finished:
+            raise _violation(token, f"token {token.index} after its last")
+        ids = entry.generated[choice]
         if token.index != len(ids):
-            raise ProtocolViolation(f"{where}: token {token.index} came, {len(ids)} is next")
+            raise _violation(token, f"token {token.index} came, {len(ids)} is next")
         ids.append(token.token_id)
         entry.n_crashes = 0
         if token.finish_reason is not None:
-            entry.finished.add(token.choice)
+            entry.finished.add(choice)
         return entry
 
     def of_message(self, request_id: RequestId) -> JournalEntry | None:
@@ -156,3 +156,7 @@ class Journal:
             entry.n_crashes += n_sequences < max_batch_size
             n_sequences += len(entry.generated) - len(entry.finished)
         return were_in
+
+
+def _violation(token: TokenOutput, what: str) -> ProtocolViolation:
+    return ProtocolViolation(f"request {token.request_id}, choice {token.choice}: {what}")

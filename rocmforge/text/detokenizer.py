@@ -11,14 +11,14 @@ from __future__ import annotations
 import codecs
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from rocmforge.errors import InvalidRequest
 from rocmforge.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSpan:
+class TokenSpan(msgspec.Struct, frozen=True):
     """Which part of the text a token made: the characters that its bytes completed.
 
     index: the token's place among those pushed. start, end: character offsets into the text of the
@@ -31,8 +31,7 @@ class TokenSpan:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, frozen=True):
     """New text, for good.
 
     text: may be empty. tokens: the tokens whose text is now out in full, in order; over a whole
@@ -74,6 +73,8 @@ class Detokenizer:
         self._skip_special = skip_special
         self._may_strip = tokenizer.add_space_prefix and not continuation
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        # Whether the bytes so far end within a character.
+        self._is_inside = False
         self._matchers = [_StopMatcher(text) for text in dict.fromkeys(stop)]
         self._parts: list[str] = []
         self._n_out = 0
@@ -102,9 +103,16 @@ class Detokenizer:
             self._may_strip = False
             piece = piece.removeprefix(b" ")
         start = self._n_out + len(self._held)
-        added = self._decoder.decode(piece)
-        self._waiting.append(TokenSpan(self._n_pushed, token_id, start, start + len(added)))
+        added = self._decode(piece)
+        span = TokenSpan(self._n_pushed, token_id, start, start + len(added))
         self._n_pushed += 1
+        if not self._is_inside and not self._matchers and not self._waiting:
+            # Nothing is held back, and nothing was: by far the most tokens.
+            if added:
+                self._parts.append(added)
+                self._n_out = span.end
+            return TextDelta(added, (span,))
+        self._waiting.append(span)
         return self._take(added)
 
     def flush(self) -> TextDelta:
@@ -112,6 +120,7 @@ class Detokenizer:
         if self._ended:
             return TextDelta("")
         added = self._decoder.decode(b"", final=True)
+        self._is_inside = False
         if added and self._waiting:
             last = self._waiting.pop()
             self._waiting.append(
@@ -124,6 +133,17 @@ class Detokenizer:
         rest, self._held = self._held, ""
         tokens = delta.tokens + self._give_out(rest)
         return TextDelta(delta.text + rest, tokens)
+
+    def _decode(self, piece: bytes) -> str:
+        """The characters that the bytes complete."""
+        if not self._is_inside:
+            try:
+                return piece.decode()
+            except UnicodeDecodeError:
+                pass  # half a character, or none at all: the decoder knows
+        added = self._decoder.decode(piece)
+        self._is_inside = bool(self._decoder.getstate()[0])
+        return added
 
     def _take(self, added: str) -> TextDelta:
         """Search the new text for stop strings, and give out what cannot be part of one."""
@@ -153,7 +173,7 @@ class Detokenizer:
             self._parts.append(out)
             self._n_out += len(out)
         # The latest token may still get the character that its last bytes begin.
-        n_open = 0 if self._ended or not self._decoder.getstate()[0] else 1
+        n_open = 1 if self._is_inside and not self._ended else 0
         done = []
         while len(self._waiting) > n_open and self._waiting[0].end <= self._n_out:
             done.append(self._waiting.popleft())

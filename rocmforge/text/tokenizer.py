@@ -165,8 +165,8 @@ class Tokenizer:
         skip_special=False.
         """
         self._check_id(token_id)
-        if self.is_control(token_id):
-            return b"" if skip_special else self.vocabulary.tokens[token_id].encode()
+        if not skip_special and self.is_control(token_id):
+            return self.vocabulary.tokens[token_id].encode()
         piece = self._pieces[token_id]
         if piece is None:
             piece = self._pieces[token_id] = self._piece(token_id)
@@ -190,7 +190,7 @@ class Tokenizer:
     def _piece(self, token_id: int) -> bytes:
         kind = self.vocabulary.types[token_id]
         text = self.vocabulary.tokens[token_id]
-        if kind in _EMPTY:
+        if kind in _EMPTY or kind in _HIDDEN:
             return b""
         if self._is_spm or kind is TokenType.Byte:
             return piece_bytes(text, kind)

@@ -56,6 +56,79 @@ class TestChoices:
         drain(engine, collected)
 
 
+class TestBeginningsInTheMaking:
+    """Requests that come together and begin alike: the beginning is computed once."""
+
+    SYSTEM = range(40)
+
+    def together(self, engine, n=4):
+        for i in range(n):
+            engine.submit(request(f"r{i}", prompt=[*self.SYSTEM, 50 + i, 3], max_tokens=3))
+
+    def test_it_is_computed_once(self):
+        engine, _ = hash_engine(step_tokens=256)
+        self.together(engine)
+        collected = drain(engine)
+        # 42 tokens, then the two behind the shared blocks for each of the others.
+        assert engine.stats().prompt_tokens_total == 42 + 3 * 2
+        assert [collected.started[f"r{i}"] for i in range(4)] == [0, 40, 40, 40]
+        for i in range(4):
+            alone = request("a", prompt=[*self.SYSTEM, 50 + i, 3], max_tokens=3)
+            assert collected.answers[f"r{i}", 0] == answer_alone(hash_engine, alone)[0]
+
+    def test_it_is_computed_once_in_chunks(self):
+        engine, _ = hash_engine(step_tokens=16)
+        self.together(engine)
+        drain(engine)
+        assert engine.stats().prompt_tokens_total == 42 + 3 * 2
+
+    def test_who_begins_otherwise_does_not_wait(self):
+        engine, _ = hash_engine(step_tokens=256)
+        self.together(engine)
+        engine.submit(request("other", prompt=range(20, 40), max_tokens=3))
+        collected = Collected()
+        collected.take(engine.step())
+        assert set(collected.started) == {"r0", "other"}
+        drain(engine, collected)
+
+    def test_a_cancelled_first_leaves_the_work_to_the_second(self):
+        engine, _ = hash_engine(step_tokens=16)
+        self.together(engine)
+        collected = Collected()
+        collected.take(engine.step())
+        assert engine.cancel("r0")
+        drain(engine, collected)
+        assert set(collected.answers) == {(f"r{i}", 0) for i in range(1, 4)}
+        # Two of the first's blocks were full; the second computed the rest.
+        assert engine.stats().prompt_tokens_total == 16 + (42 - 16) + 2 * 2
+        assert_idle(engine)
+
+    def test_a_known_beginning_is_not_waited_for(self):
+        engine, _ = hash_engine(step_tokens=256)
+        engine.submit(request("before", prompt=[*self.SYSTEM, 1], max_tokens=1))
+        drain(engine)
+        self.together(engine)
+        collected = Collected()
+        collected.take(engine.step())
+        assert len(collected.started) == 4
+        drain(engine, collected)
+
+    def test_a_long_queue_of_equals_is_not_looked_through(self):
+        engine, _ = hash_engine(step_tokens=16, batch=2)
+        self.together(engine, n=6)
+        engine.submit(request("other", prompt=range(20, 24), max_tokens=2))
+        assert len(drain(engine).answers) == 7
+
+    def test_without_prefix_cache_nobody_waits(self):
+        engine, _ = hash_engine(step_tokens=256, prefix_cache=False)
+        self.together(engine)
+        collected = Collected()
+        collected.take(engine.step())
+        # Of the 64 tokens of a first step, the second gets what the first leaves.
+        assert set(collected.started) == {"r0", "r1"}
+        drain(engine, collected)
+
+
 class TestPrefixCache:
     def test_a_second_turn_skips_what_is_known(self):
         engine, _ = hash_engine()

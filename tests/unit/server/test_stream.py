@@ -6,7 +6,7 @@ import json
 import pytest
 
 from rocmforge.errors import InferenceFailed, QueueCapacityExceeded
-from rocmforge.server.stream import DONE, PING, EventStream, event, with_pings
+from rocmforge.server.stream import DONE, PING, EventStream, event
 
 
 async def collect(chunks, **options):
@@ -149,7 +149,66 @@ async def test_pings_fill_silences_and_lose_nothing():
             await asyncio.sleep(0.12)
             yield b"%d" % i
 
-    got = [chunk async for chunk in with_pings(chunks(), 0.03)]
+    start, *bodies, last = await collect(chunks(), ping_interval_s=0.03)
+    assert start["type"] == "http.response.start"
+    got = [body["body"] for body in bodies]
     assert got.count(PING) >= 6
     assert [c for c in got if c != PING] == [b"0", b"1", b"2"]
     assert got[0] == PING
+    assert last == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+async def test_a_busy_stream_needs_no_pings():
+    async def chunks():
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            yield b"x"
+
+    _, *bodies, _ = await collect(chunks(), ping_interval_s=0.1)
+    assert [body["body"] for body in bodies] == [b"x"] * 10
+
+
+async def test_a_failure_after_a_ping_is_told_in_the_stream():
+    async def chunks():
+        await asyncio.sleep(0.1)
+        raise QueueCapacityExceeded("full")
+        yield b""
+
+    start, *pings, failure, last = await collect(chunks(), ping_interval_s=0.03)
+    assert start["status"] == 200
+    assert {ping["body"] for ping in pings} == {PING}
+    assert failure["body"] == event({"error": "full"}, "error")
+    assert last["more_body"] is False
+
+
+async def test_a_stream_without_chunks_is_an_empty_answer():
+    async def chunks():
+        return
+        yield b""
+
+    start, empty, last = await collect(chunks())
+    assert start["status"] == 200
+    assert (empty["body"], last["body"]) == (b"", b"")
+
+
+async def test_a_slow_client_gets_no_ping_between_a_chunk_and_its_own():
+    """What waits to be sent goes out in order, however long `send` takes."""
+    sent = []
+
+    async def chunks():
+        yield b"1"
+        await asyncio.sleep(0.05)
+        yield b"2"
+
+    async def send(message):
+        await asyncio.sleep(0.03)
+        sent.append(message.get("body"))
+
+    async def on_end():
+        return
+
+    stream = EventStream(chunks(), ping_interval_s=0.01, failure=lambda _: b"", on_end=on_end)
+    await stream({"type": "http"}, asyncio.Event().wait, send)
+    assert sent[0] is None  # the head
+    assert [body for body in sent[1:] if body != PING] == [b"1", b"2", b""]
+    assert sent[-1] == b""

@@ -75,3 +75,39 @@ async def test_leaving_the_block_cancels_unless_it_has_ended():
     with make(calls) as ended:
         ended.end(RequestState.Completed)
     assert calls == [("r", None)]
+
+
+async def test_all_that_is_there_is_taken_at_once():
+    handle = make()
+    tokens = [TokenOutput("r", 0, i, i) for i in range(3)]
+    taking = asyncio.create_task(handle.take())
+    await asyncio.sleep(0)
+    handle.put(STARTED)
+    handle.put(tokens[0])
+    assert await taking == [STARTED, tokens[0]]
+    handle.put(tokens[1])
+    handle.put(tokens[2])
+    handle.end(RequestState.Completed)
+    assert await handle.take() == tokens[1:]
+    assert await handle.take() == []
+
+
+async def test_a_taken_list_is_without_cancelled_choices():
+    handle = make()
+    handle.put(TokenOutput("r", 0, 0, 1))
+    handle.put(TokenOutput("r", 1, 0, 2))
+    handle.cancel(0)
+    assert await handle.take() == [TokenOutput("r", 1, 0, 2)]
+
+
+async def test_nothing_but_cancelled_tokens_is_waited_out():
+    handle = make()
+    handle.cancel(0)
+    handle.put(TokenOutput("r", 0, 0, 1))
+    taking = asyncio.create_task(handle.take())
+    await asyncio.sleep(0.01)
+    assert not taking.done()
+    handle.end(RequestState.Failed, GenerationFailed("no"))
+    with pytest.raises(GenerationFailed):
+        await taking
+    assert await handle.take() == []

@@ -113,3 +113,15 @@ def test_long_stop_strings_are_linear(tokenizer):
     for _ in range(5000):
         detokenizer.push(A)
     assert len(detokenizer.text + detokenizer.flush().text) == 5000
+
+
+def test_a_character_in_parts_between_whole_ones(tokenizer):
+    """Whole characters take a short cut; what follows half of one may not."""
+    detokenizer = Detokenizer(tokenizer)
+    pushed = [HELLO, 3 + 0xE2, 3 + 0x82, A, 3 + 0xC3, 3 + 0xA9, LD]
+    deltas = [detokenizer.push(token_id) for token_id in pushed]
+    assert [delta.text for delta in deltas] == ["Hello", "", "", "\ufffda", "", "é", "ld"]
+    assert detokenizer.text == "Hello\ufffdaéld"
+    spans = [span for delta in deltas for span in delta.tokens]
+    assert [span.index for span in spans] == list(range(len(pushed)))
+    assert [(span.start, span.end) for span in spans[-2:]] == [(7, 8), (8, 10)]
