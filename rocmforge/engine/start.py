@@ -71,6 +71,7 @@ def load_runner(
             "pack", _READ_PERCENT + done * (_PACK_PERCENT - _READ_PERCENT)
         ),
     )
+    _log.info("weights_loaded", weight_bytes=model.weight_bytes, types=dict(model.weight_types))
     progress("plan", _PACK_PERCENT)
     runner = Runner(backend, model, config, op_counter)
     progress("warm", _PLAN_PERCENT)

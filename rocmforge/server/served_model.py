@@ -77,6 +77,7 @@ class ServedModel:
         try:
             templates = await asyncio.to_thread(self._read)
             tokenizer = self.tokenizer
+            _log.info("tokenizer_ready", n_vocab=tokenizer.n_vocab)
             self._templates = TemplateProcess(
                 templates,
                 bos_token=tokenizer.bos_token,

@@ -210,6 +210,8 @@ class Supervisor:
             self._become(EngineState.recovering)
             self._report(ending, None)
             return ending
+        age_ms = round((monotonic_s() - process.started_s) * 1000, 1)
+        _log.info("engine_started", pid=process.pid, age_ms=age_ms)
         self._life = life = EngineLife(process, self._config, self._handle)
         try:
             ending = await life.run(self._start_message)
