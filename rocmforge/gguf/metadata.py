@@ -86,6 +86,30 @@ class StringArray(Sequence[str]):
         for start, end in zip(starts, ends, strict=True):
             yield self._data[start:end].decode("utf-8", "replace")
 
+    def joined(self, separator: int) -> bytes:
+        """All strings as they are, with the byte `separator` in front of each."""
+        data = np.frombuffer(self._data, np.uint8).copy()
+        keep = np.ones(len(data), np.bool_)
+        for back in range(2, 9):  # of the eight bytes of a length the last stays
+            keep[self._starts - back] = False
+        data[self._starts - 1] = separator
+        return data[keep].tobytes()
+
+    def decoded(self) -> list[str] | None:
+        """All strings, much faster than one by one; None when one is not UTF-8, or has a zero."""
+        data = self.joined(0)
+        if data.count(0) != len(self):
+            return None
+        try:
+            return data.decode().split("\0")[1:]
+        except UnicodeDecodeError:
+            return None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of each string."""
+        return self._lengths
+
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Sequence) and not isinstance(other, str):
             return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
