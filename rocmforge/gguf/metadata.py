@@ -53,8 +53,9 @@ SCALAR_DTYPES: dict[ValueKind, np.dtype[Any]] = {
 class StringArray(Sequence[str]):
     """An array of strings as it lies in the file; a string is decoded when it is asked for.
 
-    `data` holds all strings; string i is data[starts[i] : starts[i] + lengths[i]]. Bytes that are
-    not UTF-8 become U+FFFD in `[i]`; `raw(i)` gives them as they are.
+    `data` holds all strings, the eight bytes of its length in front of each; string i is
+    data[starts[i] : starts[i] + lengths[i]]. Bytes that are not UTF-8 become U+FFFD in `[i]`;
+    `raw(i)` gives them as they are.
     """
 
     def __init__(

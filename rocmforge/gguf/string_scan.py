@@ -33,6 +33,7 @@ def scan_strings(data: bytes, position: int, count: int, size: int) -> tuple[Len
     Ends after `count` strings, before one whose length is not in `data` yet, or before one that
     ends behind `size`, the size of the file. The last one may end behind `data`.
     """
+    start = position
     parts: list[Lengths] = []
     n_found = n_poor = 0
     while n_found < count:
@@ -41,12 +42,15 @@ def scan_strings(data: bytes, position: int, count: int, size: int) -> tuple[Len
         n_poor += len(lengths) < _FEW
         if not len(lengths):
             lengths = _one_by_one(data, position, 1 if worthwhile else count - n_found, size)
-        if not len(lengths):
+        end = position + 8 * len(lengths) + int(lengths.sum())
+        if not len(lengths) or end > size:
+            parts.append(lengths[:-1])
             break
         parts.append(lengths)
         n_found += len(lengths)
-        position += 8 * len(lengths) + int(lengths.sum())
-    return (parts[0] if len(parts) == 1 else np.concatenate([_NONE, *parts])), position
+        position = end
+    found = parts[0] if len(parts) == 1 else np.concatenate([_NONE, *parts])
+    return found, start + 8 * len(found) + int(found.sum())
 
 
 def _chain(data: bytes, position: int, count: int) -> Lengths:
