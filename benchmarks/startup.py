@@ -18,7 +18,8 @@ and are milliseconds since the server's process was made:
 
 Memory is read from /proc at that moment, in MB, for the server, the engine and the helper process
 of the chat templates: resident, its anonymous and its file pages, its proportional size (pages
-that processes share are divided among them), and the peak. The ratio is resident memory over
+that processes share are divided among them), and the peak; beside it the milliseconds of CPU that
+the process has used, in steps of 10. The ratio is resident memory over
 weights and KV cache; the cache counts as configured, though it is touched only as it fills: use
 `-- --kv-bytes N` for a cache that fills at once.
 """
@@ -46,7 +47,8 @@ PHASES = {
     "listening": "listening",
     "tokenizer ready": "tokenizer_ready",
 }
-COLUMNS = ("Rss", "Anonymous", "File", "Pss", "Peak")
+COLUMNS = ("Rss", "Anonymous", "File", "Pss", "Peak", "CPU ms")
+_TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
 _ASK_EVERY_S = 0.005
 _GIVE_UP_S = 120.0
 _MB = 1e6
@@ -144,6 +146,8 @@ def memory_of(pid: int) -> dict[str, float]:
                 fields[words[0].rstrip(":")] = int(words[1]) * 1024 / _MB
     fields["File"] = fields["Rss"] - fields["Anonymous"]
     fields["Peak"] = fields["VmHWM"]
+    after_name = (folder / "stat").read_text("utf-8").rpartition(")")[2].split()
+    fields["CPU ms"] = _TICK_MS * (int(after_name[11]) + int(after_name[12]))
     return {name: round(fields[name], 1) for name in COLUMNS}
 
 

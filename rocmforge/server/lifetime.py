@@ -47,6 +47,7 @@ async def _serve(
         uvicorn.Config(
             create_app(state),
             lifespan="on",
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
