@@ -74,8 +74,12 @@ class Runner:
 
     @property
     def metadata(self) -> Metadata:
-        """Of the model file."""
+        """Of the model file; empty after `forget_metadata`."""
         return self._model.metadata
+
+    def forget_metadata(self) -> None:
+        """Free it: a vocabulary is some 20 MB, and the engine process has no use for it."""
+        self._model = replace(self._model, metadata=Metadata({}))
 
     def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
         """Run one step → logits float32 [R, V], valid until the next call."""

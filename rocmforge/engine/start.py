@@ -10,6 +10,7 @@ from rocmforge.config import EngineConfig
 from rocmforge.engine.engine import Engine
 from rocmforge.engine.runner import Runner
 from rocmforge.engine.step_budget import StepBudget
+from rocmforge.heap import release_free_memory
 from rocmforge.models.loading import load_model
 from rocmforge.observe.log import get_logger
 from rocmforge.sampling.sampler import Sampler
@@ -40,6 +41,8 @@ def start_engine(
     """
     start_s = monotonic_s()
     runner = load_runner(config, progress=progress, op_counter=op_counter)
+    runner.forget_metadata()
+    release_free_memory()
     engine = Engine(
         runner,
         Sampler(runner.limits.n_vocab),
