@@ -196,7 +196,8 @@ void bind_core(nb::module_& m) {
       .def(nb::init<int>(), nb::arg("n_threads"))
       .def_prop_ro("size", &ThreadPool::size);
   nb::class_<Weights>(m, "Weights")
-      .def(nb::init<size_t>(), nb::arg("n_bytes"))
+      .def(nb::new_([](size_t n_bytes) { return std::make_shared<Weights>(n_bytes, Pages::Huge); }),
+           nb::arg("n_bytes"))
       .def("pack", &pack, nb::arg("pool"), nb::arg("offset"), nb::arg("type"), nb::arg("cols"),
            nb::arg("first_row"), nb::arg("n_rows"), nb::arg("data"))
       .def("store", &store, nb::arg("offset"), nb::arg("data"));

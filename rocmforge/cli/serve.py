@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rocmforge.cli import options as o
 
+if TYPE_CHECKING:
+    from rocmforge.supervisor.launch import LaunchedEngine
+
 
 def serve_command(
+    context: typer.Context,
     model: o.ModelArgument = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", help="Port; 0 picks one.")] = None,
@@ -35,9 +39,6 @@ def serve_command(
     config: o.ConfigOption = None,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C or SIGTERM, which let running answers finish."""
-    from rocmforge.observe.log import configure_logging
-    from rocmforge.server.run import serve
-
     settings = o.settings_of(
         config,
         engine={
@@ -57,6 +58,13 @@ def serve_command(
         },
         log={"level": log_level, "format": log_format},
     )
+    engine_config = o.engine_config(o.model_path(model, settings), settings)
+    launched: LaunchedEngine | None = context.obj
+    if launched is not None:
+        # It can read the model while this process imports its own modules.
+        launched.tell(engine_config, settings.log)
+    from rocmforge.observe.log import configure_logging
+    from rocmforge.server.run import serve
+
     configure_logging(settings.log)
-    path = o.model_path(model, settings)
-    raise typer.Exit(serve(o.engine_config(path, settings), settings.server, settings.log))
+    raise typer.Exit(serve(engine_config, settings.server, settings.log, launched=launched))

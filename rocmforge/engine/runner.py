@@ -12,13 +12,15 @@ from rocmforge.backends.ops import Backend, KvGeometry, Program, StepLimits
 from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
 from rocmforge.engine.memory import cache_blocks, sequence_length
+from rocmforge.engine.step_budget import TELLING_TOKENS
 from rocmforge.engine.step_plan import EngineLimits, StepPlan
 from rocmforge.gguf.metadata import Metadata
 from rocmforge.models.loading import LoadedModel
 from rocmforge.sampling.sampler import Sampler
 from rocmforge.wire.protocol import EngineFacts
 
-WARM_UP_TOKENS = 32
+# The fewest that StepBudget learns from: the start of a server waits for them.
+WARM_UP_TOKENS = TELLING_TOKENS
 
 
 class Runner:
@@ -73,8 +75,12 @@ class Runner:
 
     @property
     def metadata(self) -> Metadata:
-        """Of the model file."""
+        """Of the model file; empty after `forget_metadata`."""
         return self._model.metadata
+
+    def forget_metadata(self) -> None:
+        """Free it: a vocabulary is some 20 MB, and the engine process has no use for it."""
+        self._model = replace(self._model, metadata=Metadata({}))
 
     def run(self, plan: StepPlan) -> npt.NDArray[np.float32]:
         """Run one step → logits float32 [R, V], valid until the next call."""
@@ -101,24 +107,28 @@ class Runner:
         )
 
     def warm_up(self) -> tuple[int, float]:
-        """Run one chunk on empty blocks, so that the first request finds everything in place; (its
-        tokens, milliseconds). Nothing of it is ever read.
+        """Run empty blocks, so that the first request finds everything in place: one token, then a
+        short chunk; (the chunk's tokens, milliseconds). Nothing of it is ever read.
         """
-        n = min(WARM_UP_TOKENS, self._config.scheduler.max_step_tokens, self.limits.n_ctx)
-        n_used = -(-n // self.kv.block_tokens)
-        plan = StepPlan(
-            token_ids=np.zeros(n, np.int32),
-            positions=np.arange(n, dtype=np.int32),
-            query_start=np.array([0, n], np.int32),
-            context_len=np.array([n], np.int32),
-            block_tables=np.arange(n_used, dtype=np.int32).reshape(1, n_used),
-            logits_rows=np.array([n - 1], np.int32),
-        )
         # The first run pays for page faults and idle threads, the second shows the speed.
-        self.run(plan)
+        self.run(self._idle_plan(1))
+        n = min(WARM_UP_TOKENS, self._config.scheduler.max_step_tokens, self.limits.n_ctx)
+        plan = self._idle_plan(n)
         start_s = monotonic_s()
         self.run(plan)
         return n, (monotonic_s() - start_s) * 1000
+
+    def _idle_plan(self, n_tokens: int) -> StepPlan:
+        """One sequence of zeros in the first blocks."""
+        n_used = -(-n_tokens // self.kv.block_tokens)
+        return StepPlan(
+            token_ids=np.zeros(n_tokens, np.int32),
+            positions=np.arange(n_tokens, dtype=np.int32),
+            query_start=np.array([0, n_tokens], np.int32),
+            context_len=np.array([n_tokens], np.int32),
+            block_tables=np.arange(n_used, dtype=np.int32).reshape(1, n_used),
+            logits_rows=np.array([n_tokens - 1], np.int32),
+        )
 
     def facts(self, load_s: float) -> EngineFacts:
         """What really runs."""

@@ -10,6 +10,7 @@ from rocmforge.config import EngineConfig
 from rocmforge.engine.engine import Engine
 from rocmforge.engine.runner import Runner
 from rocmforge.engine.step_budget import StepBudget
+from rocmforge.heap import release_free_memory
 from rocmforge.models.loading import load_model
 from rocmforge.observe.log import get_logger
 from rocmforge.wire.protocol import EngineFacts
@@ -39,6 +40,8 @@ def start_engine(
     """
     start_s = monotonic_s()
     runner = load_runner(config, progress=progress, op_counter=op_counter)
+    runner.forget_metadata()
+    release_free_memory()
     engine = Engine(
         runner,
         runner.new_sampler(),
@@ -70,6 +73,7 @@ def load_runner(
             "pack", _READ_PERCENT + done * (_PACK_PERCENT - _READ_PERCENT)
         ),
     )
+    _log.info("weights_loaded", weight_bytes=model.weight_bytes, types=dict(model.weight_types))
     progress("plan", _PACK_PERCENT)
     runner = Runner(backend, model, config, op_counter)
     progress("warm", _PLAN_PERCENT)

@@ -6,7 +6,7 @@ from __future__ import annotations
 _FIRST_TOKENS = 64
 # Fewer tokens than this measure the fixed cost of a step (reading all weights once) more than the
 # cost of a token.
-_TELLING_TOKENS = 16
+TELLING_TOKENS = 16
 # Aim below the limit: the next chunk attends to more keys than the measured one.
 _MARGIN = 0.8
 _SMOOTHING = 0.25
@@ -41,7 +41,7 @@ class StepBudget:
 
     def observe(self, n_tokens: int, elapsed_ms: float) -> None:
         """Learn from a step."""
-        if n_tokens < min(_TELLING_TOKENS, self.tokens):
+        if n_tokens < min(TELLING_TOKENS, self.tokens):
             return
         measured = elapsed_ms / n_tokens
         known = self._ms_per_token

@@ -19,9 +19,11 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from rocmforge.errors import InvalidModelFile, IoError, UnsupportedModelFormat
 from rocmforge.gguf.metadata import SCALAR_DTYPES, StringArray, ValueKind
+from rocmforge.gguf.string_scan import scan_strings
 from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
 
 MAGIC = b"GGUF"
@@ -253,27 +255,21 @@ class _HeaderReader:
         return [self.array(depth + 1) for _ in range(count)]
 
     def strings(self, count: int) -> StringArray:
-        """Find where each string lies, without decoding any: where the next string starts is known
-        only from the length of this one, so the scan is one tight loop.
-        """
+        """Find where each string lies, without decoding any."""
         first = position = self.position
-        unpack = _U64.unpack_from
-        lengths: list[int] = []
-        append = lengths.append
-        while len(lengths) < count:
-            try:
-                for _ in range(count - len(lengths)):
-                    (length,) = unpack(self.data, position)
-                    position += 8 + length
-                    append(length)
-            except (struct.error, OverflowError):
-                # The next length is not in memory yet, or nowhere in the file.
-                self.position = position
-                self.need(8)
+        parts: list[npt.NDArray[np.int64]] = []
+        n_found = 0
+        while n_found < count:
+            self.position = position
+            self.need(8)
+            lengths, position = scan_strings(self.data, position, count - n_found, self.size)
+            if not len(lengths):
+                self.need(8 + self.u64())  # fails: the string ends behind the file
+            parts.append(lengths)
+            n_found += len(lengths)
         self.position = first
-        self.need(position - first)
         raw = self.take(position - first)
-        sizes = np.array(lengths, np.int64)
+        sizes = parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int64), *parts])
         starts = np.cumsum(sizes + 8) - sizes
         return StringArray(raw, starts, sizes)
 

@@ -53,8 +53,9 @@ SCALAR_DTYPES: dict[ValueKind, np.dtype[Any]] = {
 class StringArray(Sequence[str]):
     """An array of strings as it lies in the file; a string is decoded when it is asked for.
 
-    `data` holds all strings; string i is data[starts[i] : starts[i] + lengths[i]]. Bytes that are
-    not UTF-8 become U+FFFD in `[i]`; `raw(i)` gives them as they are.
+    `data` holds all strings, the eight bytes of its length in front of each; string i is
+    data[starts[i] : starts[i] + lengths[i]]. Bytes that are not UTF-8 become U+FFFD in `[i]`;
+    `raw(i)` gives them as they are.
     """
 
     def __init__(
@@ -85,6 +86,30 @@ class StringArray(Sequence[str]):
         starts, ends = self._starts.tolist(), (self._starts + self._lengths).tolist()
         for start, end in zip(starts, ends, strict=True):
             yield self._data[start:end].decode("utf-8", "replace")
+
+    def joined(self, separator: int) -> bytes:
+        """All strings as they are, with the byte `separator` in front of each."""
+        data = np.frombuffer(self._data, np.uint8).copy()
+        keep = np.ones(len(data), np.bool_)
+        for back in range(2, 9):  # of the eight bytes of a length the last stays
+            keep[self._starts - back] = False
+        data[self._starts - 1] = separator
+        return data[keep].tobytes()
+
+    def decoded(self) -> list[str] | None:
+        """All strings, much faster than one by one; None when one is not UTF-8, or has a zero."""
+        data = self.joined(0)
+        if data.count(0) != len(self):
+            return None
+        try:
+            return data.decode().split("\0")[1:]
+        except UnicodeDecodeError:
+            return None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Bytes of each string."""
+        return self._lengths
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Sequence) and not isinstance(other, str):

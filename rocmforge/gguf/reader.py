@@ -103,6 +103,20 @@ class GGUFFile:
             raise InternalError("the model file is closed or was opened with map_tensors=False")
         return memoryview(mapped)[info.start : info.start + info.n_bytes]
 
+    def release(self, name: str, begin: int, end: int) -> None:
+        """Let the kernel take bytes `begin` to `end` of a tensor out of this process's memory; they
+        are read again from the file when they are touched. Does nothing without a map.
+
+        Raises TensorNotFound.
+        """
+        info = self.tensors.get(name)
+        if info is None:
+            raise TensorNotFound(f"{self.shard_paths[0].name} has no tensor {name!r}")
+        mapped = self._maps[info.shard] if self._maps else None
+        if mapped is not None and begin < end:
+            first = (info.start + begin) // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_DONTNEED, first, info.start + end - first)
+
     def close(self) -> None:
         """Let go of the files; each is unmapped when the last view of it is gone."""
         self._maps = []

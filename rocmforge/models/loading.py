@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -64,7 +64,7 @@ def load_model(
             for name in names
         ]
         try:
-            weights = backend.load_weights(sources, progress)
+            weights = backend.load_weights(sources, _Released(file, sources, progress))
         finally:
             for source in sources:
                 source.data.release()
@@ -83,6 +83,41 @@ def load_model(
             decoded_types=dict(decoded),
             weight_bytes=sum(_ref_bytes(ref) for ref in weights.values()),
         )
+
+
+class _Released:
+    """Progress of a load that goes through `sources` in order: what is done need not stay in
+    memory, where it would count beside the copy that the backend has made.
+    """
+
+    def __init__(
+        self,
+        file: GGUFFile,
+        sources: Sequence[TensorSource],
+        progress: Callable[[float], None] | None,
+    ) -> None:
+        self._file = file
+        self._sources = sources
+        self._progress = progress
+        self._n_bytes = sum(len(source.data) for source in sources)
+        self._next = 0
+        self._n_before = 0
+        self._n_released = 0
+
+    def __call__(self, done: float) -> None:
+        # Rounded down: what is still to be read would be read from the file again.
+        n_done = int(done * self._n_bytes)
+        while self._next < len(self._sources):
+            source = self._sources[self._next]
+            size = len(source.data)
+            end = min(size, n_done - self._n_before)
+            self._file.release(source.name, self._n_released, end)
+            if end < size:
+                self._n_released = max(end, self._n_released)
+                break
+            self._next, self._n_before, self._n_released = self._next + 1, self._n_before + size, 0
+        if self._progress is not None:
+            self._progress(done)
 
 
 def _check_tensors(spec: DecoderSpec, tensors: Mapping[str, TensorInfo]) -> list[str]:

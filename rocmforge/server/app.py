@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,7 +30,7 @@ from rocmforge.server.served_model import ServedModel
 from rocmforge.server.state import ServerState, state_of
 from rocmforge.server.stream import ClientLeft
 from rocmforge.supervisor.client import EngineClient
-from rocmforge.supervisor.process import ENGINE_COMMAND
+from rocmforge.supervisor.launch import ENGINE_COMMAND, LaunchedEngine
 
 _log = get_logger(__name__)
 
@@ -41,14 +41,17 @@ def create_state(
     log_config: LogConfig | None = None,
     *,
     command: Sequence[str] = ENGINE_COMMAND,
+    launched: LaunchedEngine | None = None,
 ) -> ServerState:
-    """A server's state; nothing runs yet. command: the engine program (for tests)."""
+    """A server's state; nothing is started yet. command: the engine program (for tests). launched:
+    the first engine, made before."""
     client = EngineClient(
         engine_config,
         config.supervisor,
         max_live=config.max_live_requests,
         log_config=log_config,
         command=command,
+        launched=launched,
     )
     metrics = Metrics(operations.EngineReader(client, config))
     model = ServedModel(engine_config.model_path, config)
@@ -60,7 +63,7 @@ def create_app(state: ServerState) -> ASGIApp:
     request gets an answer, if only 503 `model_loading`."""
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await state.client.start()
         loading = asyncio.create_task(state.model.load())
         try:
@@ -71,16 +74,10 @@ def create_app(state: ServerState) -> ASGIApp:
             await loading
             await state.model.close()
 
-    app = FastAPI(
-        lifespan=lifespan,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    routes = [*openai.routes, *native.routes, *tokens.routes, *operations.routes]
+    app = Starlette(routes=routes, lifespan=lifespan)
+    app.router.redirect_slashes = False
     app.state.server = state
-    for router in (openai.router, native.router, tokens.router, operations.router):
-        app.include_router(router)
     for kind in (RocmForgeError, HTTPException, ClientLeft, Exception):
         app.add_exception_handler(kind, _refuse)
     return Gateway(app, state)

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -17,15 +16,16 @@ from rocmforge.server.body import read_object
 from rocmforge.server.generation import ChoiceDelta, Generation
 from rocmforge.server.openai import model_card
 from rocmforge.server.responses import json_response, native_body
+from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import GenerateBody, parse
 from rocmforge.server.state import state_of
 from rocmforge.server.stream import EventStream, event, unless_client_leaves
 from rocmforge.server.unsupported import NATIVE, refuse_unsupported
 
-router = APIRouter()
+routes = Routes()
 
 
-@router.post("/generate")
+@routes.post("/generate")
 async def generate(request: HttpRequest) -> Response:
     """A text continued; with `stream` as events."""
     generation, is_stream = await _start(request)
@@ -37,21 +37,21 @@ async def generate(request: HttpRequest) -> Response:
         await generation.aclose()
 
 
-@router.post("/generate/stream")
+@routes.post("/generate/stream")
 async def generate_stream(request: HttpRequest) -> Response:
     """A text continued, token by token."""
     generation, _ = await _start(request)
     return _events(request, generation)
 
 
-@router.get("/status/{request_id}")
+@routes.get("/status/{request_id}")
 async def status(request: HttpRequest) -> Response:
     """A request that runs, or one of the last that ended."""
     record = state_of(request).registry.get(request.path_params["request_id"])
     return json_response(record.as_fields())
 
 
-@router.post("/cancel/{request_id}")
+@routes.post("/cancel/{request_id}")
 async def cancel(request: HttpRequest) -> Response:
     """Stop a request and free its cache; its client gets what was made and `cancelled`."""
     record = state_of(request).registry.get(request.path_params["request_id"])
@@ -61,7 +61,7 @@ async def cancel(request: HttpRequest) -> Response:
     return json_response({"request_id": record.request_id, "cancelled": cancelled})
 
 
-@router.get("/models")
+@routes.get("/models")
 async def models(request: HttpRequest) -> Response:
     """The model that is served."""
     return json_response({"models": [model_card(state_of(request))]})

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -21,16 +20,17 @@ from rocmforge.server.chunk_writer import ChunkWriter
 from rocmforge.server.generation import Generation
 from rocmforge.server.openai_format import AnswerFormat, ChatFormat, CompletionFormat
 from rocmforge.server.responses import json_response, openai_body
+from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import ChatBody, CompletionBody, parse
 from rocmforge.server.several import Several
 from rocmforge.server.state import ServerState, state_of
 from rocmforge.server.stream import EventStream, event, unless_client_leaves
 from rocmforge.server.unsupported import CHAT, COMPLETIONS, refuse_unsupported
 
-router = APIRouter()
+routes = Routes()
 
 
-@router.post("/v1/chat/completions")
+@routes.post("/v1/chat/completions")
 async def chat_completions(request: HttpRequest) -> Response:
     """One chat turn."""
     state = state_of(request)
@@ -47,7 +47,7 @@ async def chat_completions(request: HttpRequest) -> Response:
     return await _answer(request, body.stream, body.includes_usage, requests, shape)
 
 
-@router.post("/v1/completions")
+@routes.post("/v1/completions")
 async def completions(request: HttpRequest) -> Response:
     """Texts continued, without chat template."""
     state = state_of(request)
@@ -73,14 +73,14 @@ async def completions(request: HttpRequest) -> Response:
     return await _answer(request, body.stream, body.includes_usage, requests, shape)
 
 
-@router.get("/v1/models")
+@routes.get("/v1/models")
 async def models(request: HttpRequest) -> Response:
     """The one model that is served."""
     state = state_of(request)
     return json_response({"object": "list", "data": [model_card(state)]})
 
 
-@router.get("/v1/models/{name:path}")
+@routes.get("/v1/models/{name:path}")
 async def model(request: HttpRequest) -> Response:
     """One model by its name."""
     state = state_of(request)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -14,26 +13,27 @@ from rocmforge.clock import unix_s
 from rocmforge.config import ServerConfig
 from rocmforge.observe.metrics import CONTENT_TYPE
 from rocmforge.server.responses import json_response
+from rocmforge.server.routes import Routes
 from rocmforge.server.state import ServerState, state_of
 from rocmforge.supervisor.client import EngineClient, EngineState, EngineStatus
 from rocmforge.supervisor.crash_report import CrashCause
 from rocmforge.wire.protocol import EngineFacts
 
-router = APIRouter()
+routes = Routes()
 NO_GPU: Final = "no GPU backend in this build"
 # An engine at work beats at every operation and an idle one several times a second: silence of this
 # length is no delay. Probes hear of it long before `hang_timeout_s` costs the engine its life.
 _SILENCE_S: Final = 2.0
 
 
-@router.get("/health")
+@routes.get("/health")
 async def health(request: HttpRequest) -> Response:
     """200 when requests are or will soon be served, 503 when they are not."""
     body = health_body(state_of(request))
     return json_response(body, 503 if body["status"] == "unhealthy" else 200)
 
 
-@router.get("/ready")
+@routes.get("/ready")
 async def ready(request: HttpRequest) -> Response:
     """200 when a request would be served now, else 503 with the reason."""
     reason = not_ready_reason(state_of(request))
@@ -42,13 +42,13 @@ async def ready(request: HttpRequest) -> Response:
     return json_response({"ready": False, "reason": reason}, 503)
 
 
-@router.get("/props")
+@routes.get("/props")
 async def props(request: HttpRequest) -> Response:
     """What really runs, and its limits."""
     return json_response(props_body(state_of(request)))
 
 
-@router.get("/metrics")
+@routes.get("/metrics")
 async def metrics(request: HttpRequest) -> Response:
     """For Prometheus."""
     return Response(state_of(request).metrics.render(), media_type=CONTENT_TYPE)

@@ -1,37 +1,36 @@
-"""The server process: listens, serves, and leaves in good order."""
+"""Starts the server process. What costs time, and is not needed to start, is imported late: an
+engine that was launched before works meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import signal
 import socket
-from collections.abc import Iterator
-
-import uvicorn
+from typing import Final
 
 from rocmforge.config import EngineConfig, LogConfig, ServerConfig
-from rocmforge.errors import EngineNotInitialized, InvalidConfiguration, RocmForgeError
-from rocmforge.observe.log import get_logger
-from rocmforge.server.app import create_app, create_state
-from rocmforge.server.state import ServerState
+from rocmforge.errors import InvalidConfiguration
+from rocmforge.supervisor.launch import LaunchedEngine
 
-_log = get_logger(__name__)
-_LEAVE_S = 5
-_BACKLOG = 2048
-EXIT_DONE, EXIT_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+BACKLOG: Final = 2048
 
 
 def serve(
-    engine_config: EngineConfig, config: ServerConfig, log_config: LogConfig | None = None
+    engine_config: EngineConfig,
+    config: ServerConfig,
+    log_config: LogConfig | None = None,
+    *,
+    launched: LaunchedEngine | None = None,
 ) -> int:
     """Serve until SIGINT or SIGTERM, or until it is certain that the model can never be loaded.
 
-    Returns the process's exit code. Raises InvalidConfiguration when the address is not to be had.
+    `launched`: the first engine, already told what to load. Returns the process's exit code. Raises
+    InvalidConfiguration when the address is not to be had.
     """
     listener = _listen(config)
     with contextlib.closing(listener):
-        return asyncio.run(_serve(engine_config, config, log_config, listener))
+        from rocmforge.server.lifetime import run_server
+
+        return run_server(engine_config, config, log_config, listener, launched)
 
 
 def _listen(config: ServerConfig) -> socket.socket:
@@ -41,7 +40,7 @@ def _listen(config: ServerConfig) -> socket.socket:
     try:
         listener.bind((config.host, config.port))
         # At once: who connects before the first answer can be given waits instead of failing.
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         raise InvalidConfiguration(
@@ -49,84 +48,3 @@ def _listen(config: ServerConfig) -> socket.socket:
             "choose another address with --host and --port"
         ) from error
     return listener
-
-
-async def _serve(
-    engine_config: EngineConfig,
-    config: ServerConfig,
-    log_config: LogConfig | None,
-    listener: socket.socket,
-) -> int:
-    state = create_state(engine_config, config, log_config)
-    server = _Server(
-        uvicorn.Config(
-            create_app(state),
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=_LEAVE_S,
-        )
-    )
-    stopping = _Stopping(state, server)
-    stopping.listen_to_signals()
-    host, port = listener.getsockname()[:2]
-    _log.info("listening", url=f"http://{host}:{port}", model=state.model.name)
-    watching = asyncio.create_task(_watch_load(state, server))
-    await server.serve([listener])
-    watching.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        return await watching
-    return EXIT_DONE
-
-
-async def _watch_load(state: ServerState, server: uvicorn.Server) -> int:
-    """Wait for the model; when it can never be loaded, stop the server and say why."""
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        await state.client.wait_ready()
-    except EngineNotInitialized:
-        return EXIT_DONE  # closed meanwhile
-    except RocmForgeError as error:
-        _log.error("model_not_loaded", error=error.message, kind=type(error).__name__)
-        server.should_exit = True
-        return EXIT_FAILED if error.is_internal_error() else EXIT_BAD_INPUT
-    return EXIT_DONE
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: a first signal drains, which it does not know."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _Stopping:
-    """A first signal refuses new work and lets running answers finish, a second leaves now."""
-
-    def __init__(self, state: ServerState, server: uvicorn.Server) -> None:
-        self._state = state
-        self._server = server
-        self._task: asyncio.Task[None] | None = None
-
-    def listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._on_signal, number)
-
-    def _on_signal(self, number: int) -> None:
-        if self._task is not None:
-            self._server.should_exit = self._server.force_exit = True
-            return
-        _log.info("stopping", signal=signal.Signals(number).name)
-        self._state.is_draining = True
-        self._task = asyncio.create_task(self._drain())
-
-    async def _drain(self) -> None:
-        timeout_s = self._state.config.drain_timeout_s
-        if not await self._state.client.drain(timeout_s):
-            _log.warning("drain_timed_out", timeout_s=timeout_s)
-        self._server.should_exit = True

@@ -25,13 +25,17 @@ _log = get_logger(__name__)
 
 
 class ServedModel:
-    """One model. `load` must have ended before `tokenizer` and `templates` can be used."""
+    """One model. `load` must have ended before `tokenizer` and `templates` can be used.
+
+    is_loaded: set when it has, well or not.
+    """
 
     def __init__(self, path: str, config: ServerConfig) -> None:
         self.path = Path(path)
         self.name = config.served_model_name or self.path.stem
         self.created = int(unix_s())
         self.facts: dict[str, Any] = {}
+        self.is_loaded = asyncio.Event()
         self._config = config
         self._tokenizer: Tokenizer | None = None
         self._templates: TemplateProcess | None = None
@@ -77,6 +81,7 @@ class ServedModel:
         try:
             templates = await asyncio.to_thread(self._read)
             tokenizer = self.tokenizer
+            _log.info("tokenizer_ready", n_vocab=tokenizer.n_vocab)
             self._templates = TemplateProcess(
                 templates,
                 bos_token=tokenizer.bos_token,
@@ -89,6 +94,8 @@ class ServedModel:
         except Exception as error:  # noqa: BLE001  # a defect: told to every request, not at the end
             _log.exception("model_text_failed", error=repr(error))
             self._error = InternalError("the model's tokenizer cannot be read; the log says why")
+        finally:
+            self.is_loaded.set()
 
     async def close(self) -> None:
         """End the helper process of the templates."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from rocmforge.server.body import read_object
 from rocmforge.server.chat_prompt import render_chat
 from rocmforge.server.responses import json_response
+from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import ApplyTemplateBody, DetokenizeBody, TokenizeBody, parse
 from rocmforge.server.state import state_of
 
-router = APIRouter()
+routes = Routes()
 
 
-@router.post("/tokenize")
+@routes.post("/tokenize")
 async def tokenize(request: HttpRequest) -> Response:
     """Text to token ids; with_pieces adds each token's text."""
     tokenizer = state_of(request).model.tokenizer
@@ -34,7 +34,7 @@ async def tokenize(request: HttpRequest) -> Response:
     return json_response({"tokens": ids, "count": len(ids)})
 
 
-@router.post("/detokenize")
+@routes.post("/detokenize")
 async def detokenize(request: HttpRequest) -> Response:
     """Token ids to text, control tokens by name."""
     tokenizer = state_of(request).model.tokenizer
@@ -43,7 +43,7 @@ async def detokenize(request: HttpRequest) -> Response:
     return json_response({"content": text})
 
 
-@router.post("/apply-template")
+@routes.post("/apply-template")
 async def apply_template(request: HttpRequest) -> Response:
     """Messages to the prompt that a chat completion would use."""
     state = state_of(request)

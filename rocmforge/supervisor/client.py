@@ -30,7 +30,7 @@ from rocmforge.errors import (
 from rocmforge.request import Request
 from rocmforge.supervisor.handle import Recovering, RequestEvent, RequestHandle
 from rocmforge.supervisor.journal import Journal
-from rocmforge.supervisor.process import ENGINE_COMMAND
+from rocmforge.supervisor.launch import ENGINE_COMMAND, LaunchedEngine
 from rocmforge.supervisor.status import EngineState, EngineStatus
 from rocmforge.supervisor.supervisor import Supervisor
 from rocmforge.wire.channel import ChannelError
@@ -60,8 +60,10 @@ class EngineClient:
         max_live: int = DEFAULT_MAX_LIVE,
         log_config: LogConfig | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
+        launched: LaunchedEngine | None = None,
     ) -> None:
-        """`max_live`: requests journalled at once; `command`: the engine program (for tests)."""
+        """`max_live`: requests journalled at once; `command`: the engine program (for tests);
+        `launched`: the first engine, made before."""
         self._journal = Journal()
         self._max_live = max_live
         self._is_draining = False
@@ -71,6 +73,7 @@ class EngineClient:
             self._journal,
             log_config=log_config,
             command=command,
+            launched=launched,
         )
 
     @property

@@ -47,8 +47,10 @@ class EngineLife:
         self._handle = handle
 
     async def run(self, start: StartEngine) -> Ending:
-        """Send `start` and live. The process may still run when this returns."""
-        self.process.channel.send(start)
+        """Send `start`, unless the engine was told when it was launched, and live. The process may
+        still run when this returns."""
+        if not self.process.is_told:
+            self.process.channel.send(start)
         reading = asyncio.create_task(self._read())
         watching = asyncio.create_task(self._look_for_hang())
         leaving = asyncio.create_task(self.process.exited.wait())

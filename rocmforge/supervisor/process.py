@@ -1,24 +1,14 @@
-"""One engine process: started, connected, waited for, killed."""
+"""One engine process as the event loop sees it: connected, waited for, killed."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Sequence
 from contextlib import ExitStack
 
-from rocmforge.clock import monotonic_s
-from rocmforge.wire.beat import BeatPage
+from rocmforge.supervisor.launch import LaunchedEngine, kill_group
 from rocmforge.wire.channel import AsyncChannel
 
-# -P: the directory the server was started in must not lend its modules to the engine.
-ENGINE_COMMAND = (sys.executable, "-P", "-m", "rocmforge.engine.worker")
-_STDERR_FD = 2
 REAP_TIMEOUT_S = 10.0
 
 
@@ -29,14 +19,13 @@ class EngineProcess:
     log to the server's stderr.
     """
 
-    def __init__(
-        self, popen: subprocess.Popen[bytes], channel: AsyncChannel, page: BeatPage
-    ) -> None:
-        self._popen = popen
-        self.pid = popen.pid
+    def __init__(self, launched: LaunchedEngine, channel: AsyncChannel) -> None:
+        self._popen = launched.popen
+        self.pid = launched.popen.pid
         self.channel = channel
-        self.page = page
-        self.started_s = monotonic_s()
+        self.page = launched.page
+        self.started_s = launched.started_s
+        self.is_told = launched.is_told
         self.exited = asyncio.Event()
         # A thread, because the loop must not wait, and because it works under every event loop
         # and beside any other library's child watcher.
@@ -46,29 +35,15 @@ class EngineProcess:
         waiter.start()
 
     @classmethod
-    async def start(cls, command: Sequence[str]) -> EngineProcess:
-        """Start `command` with `--fd` and `--beat-fd` added. Raises OSError when it cannot."""
+    async def adopt(cls, launched: LaunchedEngine) -> EngineProcess:
+        """Take over an engine that was launched. Raises OSError when its socket cannot be used; it
+        is discarded then."""
+        launched.is_adopted = True
         with ExitStack() as undo:
-            page = BeatPage.create()
-            undo.callback(page.close)
-            ours, theirs = socket.socketpair()
-            with theirs:
-                undo.callback(ours.close)
-                channel = await AsyncChannel.open(ours)
-                undo.callback(channel.abort)
-                # Started from the loop's own thread: the engine asks the kernel to die with the
-                # thread that started it. It takes a few milliseconds (vfork).
-                fds = (theirs.fileno(), page.fileno())
-                popen = subprocess.Popen(
-                    [*command, "--fd", str(fds[0]), "--beat-fd", str(fds[1])],
-                    pass_fds=fds,
-                    start_new_session=True,
-                    stdin=subprocess.DEVNULL,
-                    stdout=_STDERR_FD,
-                    stderr=_STDERR_FD,
-                )
+            undo.callback(launched.discard)
+            channel = await AsyncChannel.open(launched.connection)
             undo.pop_all()
-        return cls(popen, channel, page)
+        return cls(launched, channel)
 
     @property
     def returncode(self) -> int | None:
@@ -77,9 +52,7 @@ class EngineProcess:
 
     def kill(self) -> None:
         """SIGKILL to the engine and whatever it has started."""
-        if self._popen.poll() is None:
-            # It leads its own group, and is not reaped yet, so the number cannot be another's.
-            os.killpg(self.pid, signal.SIGKILL)
+        kill_group(self._popen)
 
     async def wait_exit(self, timeout_s: float) -> bool:
         """Wait for its end; False on a time-out."""

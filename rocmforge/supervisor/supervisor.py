@@ -27,8 +27,9 @@ from rocmforge.observe.log import get_logger
 from rocmforge.supervisor.crash_report import CrashCause, CrashReport, describe_exit
 from rocmforge.supervisor.delivery import Delivery
 from rocmforge.supervisor.journal import Journal, JournalEntry
+from rocmforge.supervisor.launch import ENGINE_COMMAND, LaunchedEngine, launch
 from rocmforge.supervisor.life import LEAVE_TIMEOUT_S, Ending, EngineLife
-from rocmforge.supervisor.process import ENGINE_COMMAND, EngineProcess
+from rocmforge.supervisor.process import EngineProcess
 from rocmforge.supervisor.restart_policy import RestartPolicy
 from rocmforge.supervisor.status import EngineState, EngineStatus, sum_counters
 from rocmforge.wire.beat import EnginePhase
@@ -67,11 +68,14 @@ class Supervisor:
         *,
         log_config: LogConfig | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
+        launched: LaunchedEngine | None = None,
     ) -> None:
+        """launched: the first engine, if there is one already."""
         self._start_message = StartEngine(config=engine_config, log=log_config or LogConfig())
         self._config = config
         self._journal = journal
         self._command = command
+        self._launched = launched
         self._policy = RestartPolicy(config)
         self.delivery = Delivery(journal, self._send)
         self._life: EngineLife | None = None
@@ -203,13 +207,16 @@ class Supervisor:
         self._load = LoadProgress(phase="", percent=0.0)
         self._n_tokens_before = self.delivery.n_tokens
         try:
-            process = await EngineProcess.start(self._command)
+            launched, self._launched = self._launched, None
+            process = await EngineProcess.adopt(launched or launch(self._command))
         except OSError as error:
             why = EngineNotInitialized(f"the engine process cannot be started: {error}")
             ending = Ending(CrashCause.not_started, why.message, why)
             self._become(EngineState.recovering)
             self._report(ending, None)
             return ending
+        age_ms = round((monotonic_s() - process.started_s) * 1000, 1)
+        _log.info("engine_started", pid=process.pid, age_ms=age_ms)
         self._life = life = EngineLife(process, self._config, self._handle)
         try:
             ending = await life.run(self._start_message)

@@ -11,15 +11,9 @@ from collections.abc import Mapping
 import tokenizers
 from tokenizers import Regex, models, pre_tokenizers
 
-from rocmforge.errors import InvalidModelFile
+from rocmforge.text.merges import PlainMerges, read_merges
 from rocmforge.text.pre_tokenizers import PreTokenizer
-from rocmforge.text.vocabulary import (
-    MAX_MERGES,
-    PREFIX,
-    Vocabulary,
-    checked_text,
-    read_strings,
-)
+from rocmforge.text.vocabulary import Vocabulary
 
 
 def _byte_characters() -> dict[int, str]:
@@ -52,13 +46,8 @@ class ByteLevelBpe:
     def __init__(
         self, vocabulary: Vocabulary, metadata: Mapping[str, object], scheme: PreTokenizer
     ) -> None:
-        merges = _read_merges(metadata, vocabulary.ids, required=scheme.needs_merges)
         self._cut = scheme.cut
-        self._tokenizer = tokenizers.Tokenizer(
-            models.BPE(
-                vocab=dict(vocabulary.ids), merges=merges, ignore_merges=scheme.ignore_merges
-            )
-        )
+        self._tokenizer = tokenizers.Tokenizer(_model(metadata, vocabulary.ids, scheme))
         cuts = [pre_tokenizers.Split(Regex(p), behavior="isolated") for p in scheme.patterns]
         # The byte mapping alone: its own pattern is off.
         as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -77,28 +66,13 @@ class ByteLevelBpe:
         return list(encoding.ids)
 
 
-def _read_merges(
-    metadata: Mapping[str, object], ids: Mapping[str, int], *, required: bool
-) -> list[tuple[str, str]]:
-    """Pairs in order of rank; the first of equal ones counts."""
-    raw = read_strings(metadata, "merges")
-    if raw is None:
-        if required:
-            raise InvalidModelFile(f"{PREFIX}merges is missing: this tokenizer merges by rank")
-        return []
-    if len(raw) > MAX_MERGES:
-        raise InvalidModelFile(f"{PREFIX}merges has {len(raw)} entries; at most {MAX_MERGES}")
-    merges: dict[tuple[str, str], None] = {}
-    for index, value in enumerate(raw):
-        # Both parts are looked up among checked tokens, so that a str needs no check of its own.
-        text = value if isinstance(value, str) else checked_text(value, "merges", index)
-        # The separator is looked for behind the first character, which may itself be a blank.
-        cut = text.find(" ", 1)
-        left, right = text[:cut], text[cut + 1 :]
-        if cut < 0 or left not in ids or right not in ids or left + right not in ids:
-            raise InvalidModelFile(
-                f"{PREFIX}merges[{index}] is {text[:60]!r}: it must be two tokens of the "
-                "vocabulary, parted by a blank, that together are a token too"
-            )
-        merges.setdefault((left, right))
-    return list(merges)
+def _model(metadata: Mapping[str, object], ids: dict[str, int], scheme: PreTokenizer) -> models.BPE:
+    plain = PlainMerges.of(metadata)
+    if plain is not None:
+        try:
+            return models.BPE(vocab=ids, merges=plain, ignore_merges=scheme.ignore_merges)
+        except Exception:  # noqa: BLE001  # the library has no narrower type
+            # A merge is not of tokens: read_merges says which.
+            plain = None
+    merges = read_merges(metadata, ids, required=scheme.needs_merges)
+    return models.BPE(vocab=ids, merges=merges, ignore_merges=scheme.ignore_merges)

@@ -18,7 +18,7 @@ that models wrote.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from rocmforge.errors import InvalidModelFile, InvalidRequest
 from rocmforge.text.byte_level_bpe import ByteLevelBpe, byte_level_bytes
@@ -64,13 +64,14 @@ class Tokenizer:
         prefix = read_bool(metadata, "add_space_prefix", self._is_spm)
         self.add_space_prefix = prefix and self._is_spm
         self._pieces: list[bytes | None] = [None] * self.n_vocab
-        self._longest = max(len(text.encode()) for text in vocabulary.tokens)
-        trim_after = _ids_that_trim(vocabulary, metadata)
+        self._longest = max(map(len, map(str.encode, vocabulary.tokens)))
+        hidden = _texts(vocabulary, _HIDDEN)
+        user_defined = _texts(vocabulary, {TokenType.UserDefined})
+        trim_after = _ids_that_trim(vocabulary, metadata, hidden | user_defined)
         self._may_drop_text = bool(trim_after) or not self._model.has_every_byte
-        self._special = SpecialTokens(_texts(vocabulary, parse_special=True), trim_after)
-        self._user_defined = SpecialTokens(_texts(vocabulary, parse_special=False), trim_after)
-        controls = [vocabulary.tokens[i] for i, t in enumerate(vocabulary.types) if t in _HIDDEN]
-        self._controls = SpecialTokens({text: vocabulary.ids[text] for text in controls})
+        self._special = SpecialTokens(hidden | user_defined, trim_after)
+        self._user_defined = SpecialTokens(user_defined, trim_after)
+        self._controls = SpecialTokens(hidden)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, object]) -> Tokenizer:
@@ -80,11 +81,11 @@ class Tokenizer:
         model or pre-tokenizer.
         """
         vocabulary = Vocabulary.from_metadata(metadata)
-        for index, kind in enumerate(vocabulary.types):
-            if kind is TokenType.Byte and parse_byte_token(vocabulary.tokens[index]) < 0:
+        for text, index in _texts(vocabulary, {TokenType.Byte}).items():
+            if parse_byte_token(text) < 0:
                 raise InvalidModelFile(
                     f"{PREFIX}tokens[{index}] is of type byte, but its text "
-                    f"{vocabulary.tokens[index][:60]!r} is not of the form <0xNN>"
+                    f"{text[:60]!r} is not of the form <0xNN>"
                 )
         return cls(vocabulary, metadata)
 
@@ -210,20 +211,22 @@ def _pre_name(metadata: Mapping[str, object]) -> str:
     return name
 
 
-def _texts(vocabulary: Vocabulary, *, parse_special: bool) -> dict[str, int]:
-    wanted = {TokenType.UserDefined} | (_HIDDEN if parse_special else frozenset())
+def _texts(vocabulary: Vocabulary, kinds: Set[TokenType]) -> dict[str, int]:
+    """Text → id of the tokens of these types."""
     pairs = zip(vocabulary.tokens, vocabulary.types, strict=True)
-    return {text: index for index, (text, kind) in enumerate(pairs) if kind in wanted}
+    return {text: index for index, (text, kind) in enumerate(pairs) if kind in kinds}
 
 
-def _ids_that_trim(vocabulary: Vocabulary, metadata: Mapping[str, object]) -> frozenset[int]:
+def _ids_that_trim(
+    vocabulary: Vocabulary, metadata: Mapping[str, object], special: Mapping[str, int]
+) -> frozenset[int]:
     """Phi-3's special tokens swallow the blanks behind them; no key says so, only the model's
     name.
     """
     name = metadata.get("general.name")
     if not isinstance(name, str) or not re.search("phi-?3", name.lower()):
         return frozenset()
-    ids = set(_texts(vocabulary, parse_special=True).values())
+    ids = set(special.values())
     ids.update(i for i in (vocabulary.ids.get("</s>"),) if i is not None)
     ids.difference_update(
         vocabulary.ids[text] for text in ("<unk>", "<s>", "<|endoftext|>") if text in vocabulary.ids

@@ -10,7 +10,18 @@ import pytest
 from tests.support.source_tree import Module, modules
 
 # Leaf files: both sides may use them.
-LEAVES = {"errors", "request", "config", "clock", "retry", "observe", "gguf", "quant", "embedded"}
+LEAVES = {
+    "errors",
+    "request",
+    "config",
+    "clock",
+    "retry",
+    "observe",
+    "gguf",
+    "quant",
+    "embedded",
+    "heap",
+}
 ALLOWED = {
     "errors": set(),
     "clock": set(),
@@ -19,6 +30,7 @@ ALLOWED = {
     "retry": {"errors", "config", "clock"},
     "model_source": {"errors", "embedded"},
     "embedded": set(),
+    "heap": set(),
     "observe": {"errors", "config", "clock", "request"},
     "quant": {"errors"},
     "gguf": {"errors", "quant"},

@@ -7,10 +7,12 @@ scores spread over several units, norm weights and biases differ from their neut
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 
+from rocmforge.gguf.metadata import StringArray
 from rocmforge.gguf.writer import GGUFWriter
 from rocmforge.quant.encode import encode
 from rocmforge.quant.formats import format_by_name
@@ -217,3 +219,10 @@ def write_tiny_model(
     values |= metadata or {}
     values = {key: value for key, value in values.items() if value is not None}
     return write_model(path, values, tensors, type=type)
+
+
+def string_array(values: list[bytes]) -> StringArray:
+    """These strings as the reader gives them."""
+    lengths = np.array([len(value) for value in values], np.int64)
+    data = b"".join(struct.pack("<Q", len(value)) + value for value in values)
+    return StringArray(data, np.cumsum(lengths + 8) - lengths, lengths)

@@ -46,10 +46,10 @@ def plain_path(tmp_path_factory):
 @pytest.fixture
 def invoke():
     """Run a command here; its result, with errors raised as they are."""
-    from rocmforge.cli.main import app
+    from rocmforge.cli.main import command_line
 
     def run(*args, text=None):
-        result = CliRunner().invoke(app, [str(a) for a in args], input=text)
+        result = CliRunner().invoke(command_line(), [str(a) for a in args], input=text)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         return result

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 import rocmforge as api
-from rocmforge.cli.main import app
+from rocmforge.cli.main import command_line
 
 ROOT = Path(__file__).parents[3]
 CLI = (ROOT / "docs" / "cli.md").read_text("utf-8")
@@ -16,7 +16,7 @@ PYTHON = (ROOT / "docs" / "python-api.md").read_text("utf-8")
 
 
 def commands():
-    return typer.main.get_command(app).commands
+    return typer.main.get_command(command_line()).commands
 
 
 def section(name):

@@ -18,7 +18,8 @@ def served(invoke, monkeypatch):
     """(engine, server, log) settings with which a command line would serve."""
     calls = []
 
-    def serve(*configs):
+    def serve(*configs, launched):
+        assert launched is None
         calls.append(configs)
         return 0
 
@@ -87,7 +88,7 @@ def test_command_line_over_environment_over_file(served, tiny_path, tmp_path, mo
 
 
 def test_what_serve_returns_is_the_exit_status(invoke, monkeypatch):
-    monkeypatch.setattr(rocmforge.server.run, "serve", lambda *_: 1)
+    monkeypatch.setattr(rocmforge.server.run, "serve", lambda *_, launched: 1)
     assert invoke("serve").exit_code == 1
 
 

@@ -98,7 +98,7 @@ def test_warm_up_leaves_no_trace(loaded):
     cold = drain(engine).answers["cold", 0]
     engine, runner = loaded.engine()
     n_tokens, elapsed_ms = runner.warm_up()
-    assert n_tokens == 32
+    assert n_tokens == 16
     assert elapsed_ms > 0
     engine.submit(request("warm", temperature=0.0))
     assert drain(engine).answers["warm", 0].token_ids == cold.token_ids

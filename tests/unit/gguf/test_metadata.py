@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from rocmforge.errors import InvalidModelFile
-from rocmforge.gguf.metadata import Metadata, StringArray
+from rocmforge.gguf.metadata import Metadata
+from tests.support.gguf_files import string_array
 
 
 def strings(*words):
     """A StringArray over these words."""
-    data = "".join(words).encode()
-    lengths = np.array([len(word.encode()) for word in words], np.int64)
-    return StringArray(data, np.cumsum(lengths) - lengths, lengths)
+    return string_array([word.encode() for word in words])
 
 
 METADATA = Metadata(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -192,3 +195,36 @@ def test_vectors_of_other_types(tmp_path):
 def test_errors_of_the_file(tmp_path):
     with pytest.raises(IoError):
         load_model(tmp_path / "missing.gguf", UntouchedBackend())
+
+
+def resident_file_bytes() -> int:
+    """Bytes of mapped files in this process's memory."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("RssFile:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("no RssFile")
+
+
+def test_the_file_leaves_memory_as_the_weights_are_copied(tmp_path):
+    """Under a backend that says how far it is within tensors too."""
+    path = write_tiny_model(tmp_path / "m.gguf", n_vocab=1 << 15, with_tokenizer=False)
+    n_pieces, seen = 8, []
+
+    class CopyingBackend(ReferenceBackend):
+        def load_weights(self, tensors, progress=None):
+            total, done = sum(len(tensor.data) for tensor in tensors), 0
+            before = resident_file_bytes()
+            for tensor in tensors:
+                bounds = [len(tensor.data) * i // n_pieces for i in range(n_pieces + 1)]
+                for begin, end in pairwise(bounds):
+                    bytes(tensor.data[begin:end])
+                    done += end - begin
+                    progress(done / total)
+                    seen.append(resident_file_bytes() - before)
+            return super().load_weights(tensors)
+
+    load_model(path, CopyingBackend())
+    size = path.stat().st_size
+    # The embedding and the output are half of it each: without the release all of it would stay.
+    assert size > 16 << 20
+    assert max(seen) < size // 8

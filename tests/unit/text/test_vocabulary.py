@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rocmforge.errors import InvalidModelFile, UnsupportedModelFormat
-from rocmforge.gguf.metadata import StringArray
 from rocmforge.text.tokenizer import Tokenizer
 from rocmforge.text.vocabulary import MAX_TOKEN_BYTES, TokenType, Vocabulary
+from tests.support.gguf_files import string_array
 
 G = "tokenizer.ggml."
 
@@ -123,11 +123,6 @@ def test_numpy_arrays_and_bytes_are_taken():
         token_type=np.array(spm()[G + "token_type"], dtype=np.int32),
     )
     assert Tokenizer.from_metadata(metadata).encode("ab", add_special=False) == [0, 0, 0, 6]
-
-
-def string_array(values: list[bytes]) -> StringArray:
-    lengths = np.array([len(value) for value in values])
-    return StringArray(b"".join(values), np.cumsum(lengths) - lengths, lengths)
 
 
 def test_strings_as_the_reader_gives_them():
