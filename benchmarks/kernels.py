@@ -38,8 +38,8 @@ from rocmforge.backends.cpu import KERNEL_TYPES, CpuBackend
 from rocmforge.backends.ops import KvGeometry, Program, StepLimits, TensorSource
 from rocmforge.backends.select import available_isas
 from rocmforge.engine.step_plan import StepPlan
-from rocmforge.quant.encode import encode
-from rocmforge.quant.formats import GGMLType
+from rocmforge.quant.encode import ENCODERS, encode
+from rocmforge.quant.formats import FORMATS, GGMLType, row_bytes
 
 BLOCK_TOKENS = 16
 # Attention of a small llama: 32 query heads on 8 kv heads of 64.
@@ -106,8 +106,15 @@ def one_sequence(n_past: int, n_tokens: int, copies: Iterable[tuple[int, int]] =
 
 
 def source(name: str, type_: GGMLType, values: np.ndarray) -> TensorSource:
-    """A tensor as a file would hold it."""
-    return TensorSource(name, type_, values.shape, memoryview(encode(type_, values)))
+    """A tensor as a file would hold it; random codes with one scale where there is no encoder."""
+    if type_ in ENCODERS:
+        return TensorSource(name, type_, values.shape, memoryview(encode(type_, values)))
+    form = FORMATS[type_]
+    shape = (values.size // form.block_size, form.block_bytes)
+    blocks = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    scale = [120] if type_ == GGMLType.MXFP4 else np.array([0.01], "<f2").view(np.uint8)
+    blocks[:, : len(scale)] = scale
+    return TensorSource(name, type_, values.shape, memoryview(blocks.tobytes()))
 
 
 def random_rows(rows: int, cols: int) -> np.ndarray:
@@ -196,7 +203,7 @@ def matmul_results(name: str, options: argparse.Namespace) -> Iterable[Result]:
     """One format at all batch sizes."""
     rows, cols, type_ = options.rows, options.cols, GGMLType[name]
     values = random_rows(rows, cols)
-    matrix_bytes = len(encode(type_, values))
+    matrix_bytes = rows * row_bytes(type_, cols)
     n_copies = max(1, -(-options.footprint_mib * 2**20 // matrix_bytes))
     for n_tokens in options.tokens:
         # With many tokens a matrix is used long enough that it does not matter where it came from.

@@ -29,8 +29,8 @@ def aligned(n_bytes: int) -> int:
 
 @dataclass(eq=False)
 class Buffer:
-    """A handle while recording: rows (T, or R when `of_rows`) of `width` values, floats or quantised
-    for weights of type `quantized_for`. `first` … `last` are the stages that need it."""
+    """A handle while recording: rows (T, or R when `of_rows`) of `width` values, floats or, for
+    weights of type `quantized_for`, quantised. `first` … `last` are the stages that need it."""
 
     width: int
     of_rows: bool

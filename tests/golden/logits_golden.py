@@ -38,7 +38,7 @@ def transformers_tolerance(case: Case, *, exact: bool) -> float:
 
 
 def llama_tolerance(case: Case, *, exact: bool) -> float:
-    """llama.cpp rounds the activations of all types but F32; we not in those without kernels."""
+    """llama.cpp rounds the activations of all types but F32; we not those of float types."""
     if case.type.endswith("_K") and not exact:
         return SAME_ROUNDING_TOLERANCE
     if case.type == "BF16":

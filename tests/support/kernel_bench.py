@@ -11,16 +11,33 @@ from rocmforge.backends.cpu import CpuBackend
 from rocmforge.backends.ops import KvGeometry, StepLimits, TensorSource
 from rocmforge.backends.reference import ReferenceBackend
 from rocmforge.engine.step_plan import StepPlan
-from rocmforge.quant.encode import encode
-from rocmforge.quant.formats import GGMLType
+from rocmforge.quant.encode import ENCODERS, encode
+from rocmforge.quant.formats import FORMATS, GGMLType
+from tests.support.quant_blocks import random_blocks, set_scale
 
 KV = KvGeometry(n_layers=1, n_kv_heads=1, head_dim=8, n_blocks=4, block_tokens=16, kv_type="f32")
 
 
 def source(name: str, type_name: str, values: np.ndarray) -> TensorSource:
-    """A tensor of the given type."""
+    """A tensor of the given type; of a type without an encoder random codes with usual scales."""
     type_ = GGMLType[type_name]
+    if type_ not in ENCODERS:
+        blocks = random_blocks(type_name, values.size // FORMATS[type_].block_size)
+        if type_name == "MXFP4":
+            blocks[:, 0] = blocks[:, 0] % 4 + 122
+        else:
+            set_scale(blocks, type_name, 0.01)
+        return TensorSource(name, type_, values.shape, memoryview(blocks.tobytes()))
     return TensorSource(name, type_, values.shape, memoryview(encode(type_, values)))
+
+
+def random_matrix(name: str, type_name: str, rows: int, cols: int) -> TensorSource:
+    """Blocks of any bytes with finite scales."""
+    type_ = GGMLType[type_name]
+    blocks = random_blocks(type_name, rows * cols // FORMATS[type_].block_size)
+    if type_name == "MXFP4":
+        blocks[:, 0] = blocks[:, 0] % 32 + 112  # a power of two around 1, not up to 2^127
+    return TensorSource(name, type_, (rows, cols), memoryview(blocks.tobytes()))
 
 
 def vector(name: str, values: np.ndarray) -> TensorSource:

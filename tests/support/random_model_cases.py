@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.rounding import ACTIVATION_BLOCKS
+
 N_LAYERS = 2
 N_VOCAB = 64
 NORM_EPS = 1e-5
@@ -68,7 +70,7 @@ class Case:
     @property
     def is_rounded(self) -> bool:
         """Whether we round activations: for the formats that have kernels of their own."""
-        return self.type in ("Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K")
+        return self.type in ACTIVATION_BLOCKS
 
     @property
     def qkv_bias(self) -> bool:

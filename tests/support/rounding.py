@@ -10,16 +10,22 @@ from rocmforge.quant.reference import decode
 
 UNIT = 2.0**-24
 """Half a unit in the last place of float32: the relative error of one rounding."""
-ACTIVATION_BLOCKS = {"Q8_0": 32, "Q4_0": 32, "Q4_K": 256, "Q5_K": 256, "Q6_K": 256}
+ACTIVATION_BLOCKS = {
+    **dict.fromkeys(("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "MXFP4"), 32),
+    **dict.fromkeys(("IQ4_XS", "Q4_K", "Q5_K", "Q6_K"), 256),
+}
 """Values of an activation row that share a scale; formats that are not here take floats."""
 
 
+WITH_MINIMA = ("Q4_1", "Q5_1", "Q4_K", "Q5_K")
+
+
 def weight_magnitudes(weight: TensorSource) -> np.ndarray:
-    """What a format's sums are made of, float64 [rows, cols]: |w|, and for Q4_K and Q5_K
+    """What a format's sums are made of, float64 [rows, cols]: |w|, and for formats with minima
     |d·s·q| + |dmin·m|, whose difference w may be small."""
     rows, cols = weight.shape
     size = np.abs(decode(weight.type, bytes(weight.data), rows * cols).astype(np.float64))
-    if weight.type.name in ("Q4_K", "Q5_K"):
+    if weight.type.name in WITH_MINIMA:
         flipped = np.frombuffer(weight.data, np.uint8).copy()
         # The sign of dmin: the difference becomes the sum, or the sum the difference.
         flipped.reshape(-1, FORMATS[weight.type].block_bytes)[:, 3] ^= 0x80
@@ -30,10 +36,11 @@ def weight_magnitudes(weight: TensorSource) -> np.ndarray:
 def matmul_bound(x: np.ndarray, weight: TensorSource, bias: np.ndarray | float = 0.0) -> np.ndarray:
     """The largest error of a float32 matmul of x [T, cols] that follows backends/ops.py, [T, rows].
 
-    Each of the n terms (columns of float weights, blocks of quantised ones) passes at most n
-    additions. Before that a block's term is rounded when its integer sum becomes a float, when
-    d · d_a and the product are taken, and when the minima are subtracted: 4. The oracle rounds the
-    decoded weight and its result: 2. The bias adds 1. So an error of at most n + 7 units of the
+    Each of the n terms (columns of float weights, blocks of quantised ones, and for each block once
+    more its minima) passes at most n additions, with its product rounded in the first of them.
+    Before that a block's term is rounded when its integer sum becomes a float and when d · d_a is
+    taken: 2. The oracle rounds the decoded weight, twice where there are minima, and its result: 3.
+    The bias adds 1. So an error of less than n + 7 units of the
     sum of all magnitudes, to first order; the other orders are below n · UNIT < 2^-13 of it.
 
     A quantised activation is up to half a level, 1/254 of its block's peak, larger than |x|. The
@@ -44,7 +51,7 @@ def matmul_bound(x: np.ndarray, weight: TensorSource, bias: np.ndarray | float =
     if block := ACTIVATION_BLOCKS.get(weight.type.name):
         blocks = size.reshape(len(x), -1, block)
         size = (blocks + blocks.max(-1, keepdims=True) / 254).reshape(size.shape)
-        n_terms = cols // FORMATS[weight.type].block_size
+        n_terms = cols // FORMATS[weight.type].block_size * (1 + (weight.type.name in WITH_MINIMA))
     else:
         n_terms = cols
     sums = size @ weight_magnitudes(weight).T + np.abs(bias)
