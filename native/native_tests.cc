@@ -1,5 +1,6 @@
-// The core's own tests, for AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize`): every
-// kernel on exactly sized heap buffers, programs over random steps, hostile arguments, the sampler.
+// The core's own tests, for AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize`) and for
+// machines that are emulated (`make test-neon`): every kernel on exactly sized heap buffers, programs
+// over random steps, hostile arguments, the sampler. Arguments name ISAs that must be there.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -64,6 +65,14 @@ bool agree(const std::vector<float>& a, const std::vector<float>& b) {
     if (!same && !(std::isnan(a[i]) && std::isnan(b[i]))) return false;
   }
   return true;
+}
+
+void test_has_isa(const char* isa) {
+  const Kernels* tables[kMaxTables];
+  const int n = available_kernels(tables);
+  const bool found =
+      std::any_of(tables, tables + n, [isa](const Kernels* k) { return std::strcmp(k->isa, isa) == 0; });
+  check(found, std::string("this machine has ") + isa);
 }
 
 void test_self_tests() {
@@ -322,4 +331,7 @@ int run_all() {
 }  // namespace
 }  // namespace rocmforge
 
-int main() { return rocmforge::run_all(); }
+int main(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) rocmforge::test_has_isa(argv[i]);
+  return rocmforge::run_all();
+}
