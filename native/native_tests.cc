@@ -211,7 +211,7 @@ struct LittleModel {
     p->add({.kind = OpKind::Matmul, .x = mixed, .out = added, .width = kHeads * kDim, .n_out = kWidth, .weight = back});
     p->add({.kind = OpKind::Swiglu, .x = added, .y = x, .width = kWidth});
     p->add({.kind = OpKind::Add, .x = x, .y = added, .width = kWidth});
-    p->add({.kind = OpKind::SelectRows, .x = x, .out = rows, .width = kWidth});
+    p->add({.kind = OpKind::SelectRows, .of_rows = true, .x = x, .out = rows, .width = kWidth});
     if (quantized) p->add({.kind = OpKind::Quantize, .of_rows = true, .x = rows, .out = packed_rows, .width = kWidth, .type = type});
     p->add({.kind = OpKind::Matmul, .of_rows = true, .x = quantized ? packed_rows : rows, .out = kLogits, .width = kWidth, .n_out = kVocab, .weight = head, .type = type});
     return p;
