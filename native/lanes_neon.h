@@ -205,7 +205,8 @@ static inline Parts p_dot(const Parts& sum, const Bytes& w, const int8_t* quad) 
   int32_t four;
   std::memcpy(&four, quad, 4);
   const int8x16_t q = vreinterpretq_s8_s32(vdupq_n_s32(four));
-  return each<Parts>([q](auto s, auto p) { return vdotq_s32(s, vreinterpretq_s8_u8(p), q); }, sum, w);
+  return each<Parts>(
+      [q](auto s, auto p) { return vdotq_s32(s, vreinterpretq_s8_u8(p), q); }, sum, w);
 }
 static inline Parts p_dot_signed(const Parts& sum, const SignedBytes& w, const int8_t* quad) {
   return p_dot(sum, w, quad);
