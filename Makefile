@@ -12,8 +12,11 @@ PEER := .venv-bench
 LLAMA_FLAGS := CXXFLAGS="-include $(CURDIR)/benchmarks/gcc_amx.h"
 NATIVE := $(wildcard native/*.cc native/*.h) CMakeLists.txt
 PYTEST := -m pytest -q
+ARM_CXX ?= aarch64-linux-gnu-g++
+ARM_QEMU ?= qemu-aarch64
 
-.PHONY: help serve test check bench bench-peer sanitize test-oracles test-llama test-training native clean
+.PHONY: help serve test check bench bench-peer sanitize test-neon test-oracles test-llama test-training
+.PHONY: native clean
 
 help:
 	@echo "make serve          start the server on the embedded model (MODEL=file.gguf PORT=8080)"
@@ -22,6 +25,7 @@ help:
 	@echo "make bench          speed of kernels, sampling, model, server, and beside llama.cpp's"
 	@echo "make bench-peer     build that llama.cpp for this machine (into $(PEER): minutes)"
 	@echo "make sanitize       the native core under AddressSanitizer and UBSan"
+	@echo "make test-neon      the kernels for ARM, cross-built and run under QEMU"
 	@echo "make test-oracles   ask transformers again (installs torch into $(ORACLES))"
 	@echo "make test-llama     ask llama.cpp again (builds it into $(ORACLES): many minutes)"
 	@echo "make test-training  train for a minute; the loss must fall"
@@ -51,6 +55,18 @@ sanitize: $(VENV)/.build
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/sanitize -G Ninja -DROCMFORGE_SANITIZE=ON
 	PATH=$(CURDIR)/$(BIN):$$PATH cmake --build build/sanitize
 	build/sanitize/native_tests
+
+# The second processor lacks the dot products: only the portable kernels may run there.
+test-neon: $(VENV)/.build
+	@command -v $(ARM_CXX) >/dev/null && command -v $(ARM_QEMU) >/dev/null || { \
+	  echo "make test-neon needs $(ARM_CXX) and $(ARM_QEMU):" \
+	    "apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake -S . -B build/neon -G Ninja -DROCMFORGE_TESTS=ON \
+	  -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+	  -DCMAKE_CXX_COMPILER=$(ARM_CXX) -DCMAKE_EXE_LINKER_FLAGS=-static
+	PATH=$(CURDIR)/$(BIN):$$PATH cmake --build build/neon
+	$(ARM_QEMU) -cpu max build/neon/native_tests neon
+	$(ARM_QEMU) -cpu cortex-a57 build/neon/native_tests
 
 test-oracles: $(ORACLES)/.ready
 	$(ORACLES)/bin/python $(PYTEST) -m oracle tests

@@ -4,6 +4,10 @@
 #ifdef ROCMFORGE_X86
 #include <cpuid.h>
 #endif
+#if defined(ROCMFORGE_ARM) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 namespace rocmforge {
 
@@ -41,6 +45,25 @@ bool has_avx512() {
 
 #endif
 
+#ifdef ROCMFORGE_ARM
+
+namespace {
+
+// ARMv8.2's dot products: Linux tells; elsewhere what the compiler takes for granted.
+bool has_dot_products() {
+#ifdef __linux__
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#elif defined(__ARM_FEATURE_DOTPROD)
+  return true;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+
+#endif
+
 int available_kernels(const Kernels* (&tables)[kMaxTables]) {
   int n = 0;
 #ifdef ROCMFORGE_X86
@@ -51,7 +74,7 @@ int available_kernels(const Kernels* (&tables)[kMaxTables]) {
   if (has_avx2()) tables[n++] = &avx2_kernels();
 #endif
 #ifdef ROCMFORGE_ARM
-  tables[n++] = &neon_kernels();
+  if (has_dot_products()) tables[n++] = &neon_kernels();
 #endif
   tables[n++] = &scalar_kernels();
   return n;

@@ -170,10 +170,10 @@ std::vector<Multiplier> multipliers() {
 constexpr double kSixteen = 16;
 
 #define SDOT(sum) "sdot v" sum ".4s, v30.16b, v31.16b\n\t"
-void dotprod(int64_t n_rounds) { LOOP(".arch_extension dotprod\n\t", SDOT); }
+void dotprod(int64_t n_rounds) { LOOP(".arch armv8.2-a+dotprod\n\t", SDOT); }
 
 #define SMMLA(sum) "smmla v" sum ".4s, v30.16b, v31.16b\n\t"
-void i8mm(int64_t n_rounds) { LOOP(".arch_extension i8mm\n\t", SMMLA); }
+void i8mm(int64_t n_rounds) { LOOP(".arch armv8.2-a+i8mm\n\t", SMMLA); }
 
 #define FMLA(sum) "fmla v" sum ".4s, v30.4s, v31.4s\n\t"
 void fma_128(int64_t n_rounds) { LOOP("", FMLA); }

@@ -25,7 +25,8 @@ ModelArgument = Annotated[
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="TOML configuration file.")]
 DeviceOption = Annotated[str | None, typer.Option("--device", help="auto or cpu.")]
 IsaOption = Annotated[
-    str | None, typer.Option("--isa", help="Native kernels: auto, avx2 or scalar.")
+    str | None,
+    typer.Option("--isa", help="Native kernels: auto, amx, avx512, avxvnni, avx2, neon or scalar."),
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", "-t", help="CPU threads; default: every core.")
