@@ -77,6 +77,10 @@ void Program::add(const Op& op) {
   const WeightLayout& layout = layout_of(op.type);
   const bool of_rows = op.of_rows;
   require(op.width > 0 || op.kind == OpKind::RopeTables, "an operation has no width");
+  const bool needs_tokens = op.kind == OpKind::Embed || op.kind == OpKind::RopeTables ||
+                            op.kind == OpKind::KvAppend || op.kind == OpKind::Attention;
+  require(!(needs_tokens && of_rows), "an operation of tokens is one of rows");
+  require(op.kind != OpKind::SelectRows || of_rows, "rows are selected by an operation of tokens");
   switch (op.kind) {
     case OpKind::Embed:
     case OpKind::Matmul: {
