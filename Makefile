@@ -89,12 +89,15 @@ $(VENV)/.build: $(VENV)/bin/python
 	$(BIN)/pip install -q "scikit-build-core>=0.11" "nanobind>=2.4" cmake ninja
 	touch $@
 
+# Bytecode is compiled at once: where Python may not write it, every start would compile it again.
 $(VENV)/.serve: $(VENV)/.build pyproject.toml $(NATIVE)
 	$(BIN)/pip install -q --no-build-isolation -e .
+	$(BIN)/python -m compileall -q rocmforge
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.build pyproject.toml $(NATIVE)
 	$(BIN)/pip install -q --no-build-isolation -e ".[dev]"
+	$(BIN)/python -m compileall -q rocmforge
 	touch $@ $(VENV)/.serve
 
 $(ORACLES)/.ready: pyproject.toml $(NATIVE)

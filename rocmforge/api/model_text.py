@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from rocmforge.errors import InvalidRequest, UnsupportedModelFormat
-from rocmforge.text.chat_template import ChatTemplate, read_templates, template_name
+from rocmforge.text.chat_template import ChatTemplate
 from rocmforge.text.detokenizer import Detokenizer
+from rocmforge.text.template_sources import read_templates, template_name
 from rocmforge.text.tokenizer import Tokenizer
 
 _MODEL_KEY = "tokenizer.ggml.model"

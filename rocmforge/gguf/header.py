@@ -89,7 +89,7 @@ class _HeaderReader:
         self.fd = fd
         self.size = size
         self.label = label
-        self.data = b""
+        self.data = bytearray()
         self.position = 0
         self.nested_arrays = 0
         self.field = "header"
@@ -133,24 +133,20 @@ class _HeaderReader:
         if end > MAX_HEADER_BYTES:
             self.fail(f"{self.field} ends beyond the limit of {MAX_HEADER_BYTES} header bytes")
         wanted = min(self.size, max(end, 2 * len(self.data), _FIRST_READ))
-        pieces = [self.data]
-        have = len(self.data)
-        while have < wanted:
+        while (have := len(self.data)) < wanted:
             try:
                 piece = os.pread(self.fd, wanted - have, have)
             except OSError as error:
                 raise IoError(f"cannot read {self.label}: {error.strerror}") from error
             if not piece:
                 self.fail("the file became shorter while it was read")
-            pieces.append(piece)
-            have += len(piece)
-        self.data = b"".join(pieces)
+            self.data += piece
 
     def take(self, n_bytes: int) -> bytes:
         self.need(n_bytes)
         start = self.position
         self.position += n_bytes
-        return self.data[start : self.position]
+        return bytes(memoryview(self.data)[start : self.position])
 
     def u32(self) -> int:
         return int(_U32.unpack(self.take(4))[0])

@@ -27,7 +27,9 @@ _FEW: Final = 256
 _MAX_POOR_WINDOWS: Final = 128
 
 
-def scan_strings(data: bytes, position: int, count: int, size: int) -> tuple[Lengths, int]:
+def scan_strings(
+    data: bytes | bytearray, position: int, count: int, size: int
+) -> tuple[Lengths, int]:
     """Lengths of the strings from `position` on, and where the string behind them begins.
 
     Ends after `count` strings, before one whose length is not in `data` yet, or before one that
@@ -53,7 +55,7 @@ def scan_strings(data: bytes, position: int, count: int, size: int) -> tuple[Len
     return found, start + 8 * len(found) + int(found.sum())
 
 
-def _chain(data: bytes, position: int, count: int) -> Lengths:
+def _chain(data: bytes | bytearray, position: int, count: int) -> Lengths:
     """Lengths of the strings from `position` on, as far as the window and the chain go."""
     n_bytes = min(_WINDOW_BYTES, len(data) - position)
     if n_bytes < 8:
@@ -71,7 +73,7 @@ def _chain(data: bytes, position: int, count: int) -> Lengths:
     return lengths[: broken[0] + 1].copy() if len(broken) else lengths
 
 
-def _one_by_one(data: bytes, position: int, count: int, size: int) -> Lengths:
+def _one_by_one(data: bytes | bytearray, position: int, count: int, size: int) -> Lengths:
     lengths: list[int] = []
     unpack, append, last = _LENGTH.unpack_from, lengths.append, len(data) - 8
     while len(lengths) < count and position <= last:

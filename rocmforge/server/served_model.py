@@ -16,8 +16,8 @@ from rocmforge.embedded import EMBEDDED_MODEL_PATH
 from rocmforge.errors import InternalError, IoError, ModelLoading, ModelNotFound, RocmForgeError
 from rocmforge.gguf.reader import GGUFFile
 from rocmforge.observe.log import get_logger
-from rocmforge.text.chat_template import DEFAULT_NAME, read_templates
 from rocmforge.text.template_process import TemplateProcess
+from rocmforge.text.template_sources import DEFAULT_NAME, read_templates
 from rocmforge.text.tokenizer import Tokenizer
 
 EMBEDDED_NAME = "embedded"

@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from rocmforge.errors import InternalError, InvalidRequest, error_from_name
-from rocmforge.text.chat_template import template_name
 from rocmforge.text.template_protocol import (
     LENGTH_BYTES,
     MAX_FRAME_BYTES,
@@ -26,6 +25,7 @@ from rocmforge.text.template_protocol import (
     Setup,
     frame,
 )
+from rocmforge.text.template_sources import template_name
 
 DEFAULT_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 30.0

@@ -107,3 +107,32 @@ def test_engine_process_loads_nothing_of_the_server():
 def test_package_import_is_light():
     loaded = loaded_after("import rocmforge")
     assert not loaded & {"numpy", "torch", "fastapi", "tokenizers", "rocmforge._native"}
+
+
+HEAVY = {
+    *("numpy", "asyncio", "msgspec", "pydantic", "starlette", "uvicorn", "tokenizers", "jinja2"),
+    *("structlog", "rich", "typer", "huggingface_hub", "prometheus_client", "torch"),
+}
+
+
+def test_an_engine_is_launched_before_anything_is_imported():
+    loaded = loaded_after("import rocmforge.cli.main, rocmforge.supervisor.launch, rocmforge.heap")
+    assert not loaded & HEAVY
+
+
+def test_a_command_loads_no_other_command():
+    loaded = loaded_after("import rocmforge.cli.main as m; m.command_line(['serve'])")
+    assert "rocmforge.cli.serve" in loaded
+    assert not loaded & {f"rocmforge.cli.{name}" for name in ("run", "chat", "bench", "inspect")}
+    assert not loaded & {"numpy", "structlog", "starlette", "huggingface_hub", "asyncio"}
+
+
+def test_the_address_is_taken_before_the_server_is_imported():
+    loaded = loaded_after("import rocmforge.server.run")
+    assert not loaded & {"numpy", "pydantic", "starlette", "uvicorn", "tokenizers", "structlog"}
+
+
+def test_a_running_server_has_what_it_needs_and_no_more():
+    loaded = loaded_after("import rocmforge.server.lifetime")
+    assert {"starlette", "uvicorn", "tokenizers", "pydantic"} <= loaded
+    assert not loaded & {"fastapi", "jinja2", "typer", "huggingface_hub", "websockets", "torch"}

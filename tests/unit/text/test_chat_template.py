@@ -9,7 +9,8 @@ import pytest
 from rocmforge import clock
 from rocmforge.errors import InvalidModelFile, InvalidRequest
 from rocmforge.text import chat_template as module
-from rocmforge.text.chat_template import ChatTemplate, read_templates, template_name
+from rocmforge.text.chat_template import ChatTemplate
+from rocmforge.text.template_sources import read_templates, template_name
 
 CHATML = """\
 {%- for message in messages %}
