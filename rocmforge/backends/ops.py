@@ -11,11 +11,11 @@ ffn dim, V vocab. All activations are float32, row-major. Weights are in the fil
 
 Numerics every implementation keeps (so that a token never depends on what else is in the batch):
   * a row's result never depends on other rows, on T, or on the number of threads;
-  * matmul with quantised weights quantises each activation row per block (32 values for Q4_0/Q8_0
-    with a float scale, 256 for the K formats), products inside a block are summed as integers
-    (exact), the float sum over blocks goes in ascending order with one accumulator per output,
-    without fused multiply-add;
-  * float weights: columns in ascending order with one accumulator per output; multiply, then add;
+  * matmul with quantised weights quantises each activation row per block (32 values for formats
+    with blocks of 32, 256 for the K formats and IQ4_XS), products inside a block are summed as
+    integers (exact), the float sum over blocks goes in ascending order with one accumulator per
+    output, each step one fused multiply-add;
+  * float weights: columns in ascending order with one accumulator per output, fused multiply-add;
   * attention walks the keys in splits of ATTENTION_SPLIT absolute positions, combined in ascending
     order, and reads keys and values as the cache stores them, those of its own chunk too.
 """
