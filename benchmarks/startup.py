@@ -237,10 +237,12 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("-n", type=int, default=5, help="starts that count")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
-    parser.add_argument("options", nargs="*", help="options of rocmforge serve")
-    given = parser.parse_args()
+    # argparse takes what is behind `--` for words of the command line before it.
+    words = sys.argv[1:]
+    cut = words.index("--") if "--" in words else len(words)
+    given = parser.parse_args(words[:cut])
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(given.model, given.options, given.n, Path(folder) / "server.log")
+        result = measure(given.model, words[cut + 1 :], given.n, Path(folder) / "server.log")
     result["ratios"] = ratios(result)
     print_tables(result)
     if given.json is not None:
