@@ -104,6 +104,13 @@ class EngineClient:
             return False
         return True
 
+    def cut_live(self) -> None:
+        """Refuse new requests and end the live ones with EngineNotInitialized, at once."""
+        self._is_draining = True
+        self._supervisor.delivery.cut_all(
+            EngineNotInitialized("the server is stopping; send the request again")
+        )
+
     async def close(self) -> None:
         """Stop the engine; requests that are still live fail with EngineNotInitialized."""
         self._is_draining = True

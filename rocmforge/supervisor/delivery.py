@@ -119,6 +119,19 @@ class Delivery:
         for entry in self._journal.live():
             self.fail(entry, type(error)(error.message))
 
+    def cut_all(self, error: RocmForgeError) -> None:
+        """End every live request with an error while the engine may still be working for it."""
+        for entry in self._journal.live():
+            self.cut(entry, type(error)(error.message))
+
+    def cut(self, entry: JournalEntry, error: RocmForgeError) -> None:
+        """End one request with an error, and tell its engine to stop."""
+        request_id = entry.request.request_id
+        if entry.in_engine:
+            self._send(Cancel(request_id=request_id, choice=None))
+        self._journal.close(request_id, by_engine=False)
+        entry.handle.end(RequestState.Failed, error)
+
     def fail(self, entry: JournalEntry, error: RocmForgeError) -> None:
         """End one request with an error."""
         self._journal.close(entry.request.request_id, by_engine=True)
