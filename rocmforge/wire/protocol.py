@@ -15,24 +15,27 @@ from rocmforge.config import EngineConfig, LogConfig
 from rocmforge.errors import RocmForgeError, error_from_name
 from rocmforge.request import FinishReason, Request, RequestId, TokenLogprob
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 class WireError(msgspec.Struct, frozen=True):
-    """A RocmForgeError in transit: its class name survives, so A answers with the right status."""
+    """A RocmForgeError in transit: its class and details survive, so A answers with the right
+    status and body.
+    """
 
     name: str
     message: str
     param: str | None = None
+    details: dict[str, str | int] = {}
 
     @classmethod
     def of(cls, error: RocmForgeError) -> WireError:
         """Pack an error."""
-        return cls(name=type(error).__name__, message=error.message, param=error.param)
+        return cls(type(error).__name__, error.message, error.param, error.details())
 
     def to_error(self) -> RocmForgeError:
         """Unpack it with its original type."""
-        return error_from_name(self.name, self.message, self.param)
+        return error_from_name(self.name, self.message, self.param, self.details)
 
 
 class StartEngine(msgspec.Struct, frozen=True, tag=True):

@@ -23,7 +23,8 @@ LEAVES = {
     "heap",
 }
 ALLOWED = {
-    "errors": set(),
+    "error_base": set(),
+    "errors": {"error_base"},
     "clock": set(),
     "request": {"errors"},
     "config": {"errors"},
