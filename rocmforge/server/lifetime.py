@@ -16,6 +16,7 @@ from rocmforge.errors import EngineNotInitialized, RocmForgeError
 from rocmforge.heap import release_free_memory, settle
 from rocmforge.observe.log import get_logger
 from rocmforge.server.app import create_app, create_state
+from rocmforge.server.connection import ConnectionSettings
 from rocmforge.server.run import BACKLOG
 from rocmforge.server.state import ServerState
 from rocmforge.supervisor.launch import LaunchedEngine
@@ -45,8 +46,10 @@ async def _serve(
 ) -> int:
     state = create_state(engine_config, config, log_config, launched=launched)
     server = _Server(
-        uvicorn.Config(
+        ConnectionSettings(
             create_app(state),
+            config,
+            state.metrics.slow_client,
             lifespan="on",
             ws="none",
             log_config=None,

@@ -19,7 +19,7 @@ from rocmforge.server.responses import json_response, native_body
 from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import GenerateBody, parse
 from rocmforge.server.state import state_of
-from rocmforge.server.stream import EventStream, event, unless_client_leaves
+from rocmforge.server.stream import event, event_stream, unless_client_leaves
 from rocmforge.server.unsupported import NATIVE, refuse_unsupported
 
 routes = Routes()
@@ -101,9 +101,9 @@ async def _whole(generation: Generation) -> Response:
 
 
 def _events(request: HttpRequest, generation: Generation) -> Response:
-    return EventStream(
+    return event_stream(
+        state_of(request),
         _chunks(generation),
-        ping_interval_s=state_of(request).config.ping_interval_s,
         failure=_failure,
         on_end=generation.aclose,
     )

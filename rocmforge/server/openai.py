@@ -24,7 +24,7 @@ from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import ChatBody, CompletionBody, parse
 from rocmforge.server.several import Several
 from rocmforge.server.state import ServerState, state_of
-from rocmforge.server.stream import EventStream, event, unless_client_leaves
+from rocmforge.server.stream import event, event_stream, unless_client_leaves
 from rocmforge.server.unsupported import CHAT, COMPLETIONS, refuse_unsupported
 
 routes = Routes()
@@ -137,9 +137,9 @@ async def _answer(
             return await unless_client_leaves(request, _whole(several, shape))
         finally:
             await several.aclose()
-    return EventStream(
+    return event_stream(
+        state,
         _chunks(several, shape, with_usage),
-        ping_interval_s=state.config.ping_interval_s,
         failure=_failure,
         on_end=several.aclose,
     )

@@ -16,6 +16,7 @@ MOVED_ELSEWHERE = {
     "rocmforge_preemptions",
     "rocmforge_requests_resumed",
     "rocmforge_engine_restarts",
+    "rocmforge_slow_clients",
 }
 
 
