@@ -19,7 +19,7 @@ import msgspec
 
 from rocmforge.checks import positive as _positive
 from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
-from rocmforge.server_config import ConnectionConfig
+from rocmforge.server_config import ConnectionConfig, OverloadConfig
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -166,6 +166,7 @@ class ServerConfig:
     drain_timeout_s: float = 30.0
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
     connections: ConnectionConfig = field(default_factory=ConnectionConfig)
+    overload: OverloadConfig = field(default_factory=OverloadConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

@@ -8,6 +8,17 @@ from rocmforge.checks import positive
 
 
 @dataclass(frozen=True, kw_only=True)
+class OverloadConfig:
+    """How much work may wait. max_queued_tokens: of all live requests, prompts and the most that
+    may be generated; a request that finds as many is refused."""
+
+    max_queued_tokens: int = 4_000_000
+
+    def __post_init__(self) -> None:
+        positive("max_queued_tokens", self.max_queued_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConnectionConfig:
     """What one client may cost. Times in seconds.
 

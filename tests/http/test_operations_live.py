@@ -17,6 +17,7 @@ MOVED_ELSEWHERE = {
     "rocmforge_requests_resumed",
     "rocmforge_engine_restarts",
     "rocmforge_slow_clients",
+    "rocmforge_requests_refused",
 }
 
 
