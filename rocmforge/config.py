@@ -19,7 +19,7 @@ import msgspec
 
 from rocmforge.checks import positive as _positive
 from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
-from rocmforge.server_config import ConnectionConfig, OverloadConfig
+from rocmforge.server_config import ConnectionConfig, OverloadConfig, SecurityConfig
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -155,7 +155,7 @@ class ServerConfig:
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
-    api_keys: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     served_model_name: str | None = None
     chat_template: Path | None = None
     max_body_bytes: int = 8 * 2**20
@@ -167,6 +167,7 @@ class ServerConfig:
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
     connections: ConnectionConfig = field(default_factory=ConnectionConfig)
     overload: OverloadConfig = field(default_factory=OverloadConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

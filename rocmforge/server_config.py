@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from rocmforge.checks import positive
 
@@ -16,6 +17,14 @@ class OverloadConfig:
 
     def __post_init__(self) -> None:
         positive("max_queued_tokens", self.max_queued_tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecurityConfig:
+    """Who may ask. api_keys_file: keys beside those of the setting, one a line; read again on
+    SIGHUP."""
+
+    api_keys_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

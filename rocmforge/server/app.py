@@ -25,6 +25,7 @@ from rocmforge.observe.metrics import Metrics
 from rocmforge.server import native, openai, operations, tokens
 from rocmforge.server.admission import drain_s
 from rocmforge.server.gateway import Gateway
+from rocmforge.server.keys import KeyRing
 from rocmforge.server.responses import CLIENT_LEFT_STATUS, error_response
 from rocmforge.server.served_model import ServedModel
 from rocmforge.server.state import ServerState, state_of
@@ -56,7 +57,7 @@ def create_state(
     )
     metrics = Metrics(operations.EngineReader(client, config))
     model = ServedModel(engine_config.model_path, config)
-    return ServerState(engine_config, config, client, model, metrics)
+    return ServerState(engine_config, config, client, model, metrics, KeyRing(config))
 
 
 def create_app(state: ServerState) -> ASGIApp:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -63,6 +64,8 @@ async def _serve(
     stopping.listen_to_signals()
     host, port = listener.getsockname()[:2]
     _log.info("listening", url=f"http://{host}:{port}", model=state.model.name)
+    if not state.keys and not _is_loopback(host):
+        _log.warning("bound_without_key", host=host, advice="set API keys, or listen on 127.0.0.1")
     watching = asyncio.create_task(_watch_load(state, server))
     settling = asyncio.create_task(_settle(state))
     await server.serve([listener])
@@ -114,7 +117,7 @@ class _Stopping:
 
     def listen_to_signals(self) -> None:
         """SIGHUP is what a terminal sends when it closes: then nobody is there any more. A daemon
-        has no terminal, and whoever started us with `nohup` has said to ignore it."""
+        has no terminal: its keys are read again. Started with `nohup`, we ignore it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
@@ -123,7 +126,15 @@ class _Stopping:
         if _has_terminal():
             loop.add_signal_handler(signal.SIGHUP, self._on_signal, signal.SIGHUP)
         else:
-            loop.add_signal_handler(signal.SIGHUP, _log.info, "hangup_ignored")
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        try:
+            self._state.keys.reload()
+        except RocmForgeError as error:
+            _log.error("reload_failed", error=error.message)
+            return
+        _log.info("reloaded", n_api_keys=len(self._state.keys))
 
     def _on_signal(self, number: int) -> None:
         if self._task is None:
@@ -146,6 +157,10 @@ class _Stopping:
         """No stream ends in silence: each gets its error, and _LEAVE_S to be read."""
         self._state.client.cut_live()
         self._server.should_exit = True
+
+
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host).is_loopback
 
 
 def _has_terminal() -> bool:

@@ -11,6 +11,7 @@ from rocmforge.clock import unix_s
 from rocmforge.config import EngineConfig, ServerConfig
 from rocmforge.errors import EngineNotInitialized
 from rocmforge.observe.metrics import Metrics
+from rocmforge.server.keys import KeyRing
 from rocmforge.server.registry import RequestRegistry
 from rocmforge.server.served_model import ServedModel
 from rocmforge.supervisor.client import EngineClient
@@ -25,6 +26,7 @@ class ServerState:
     client: EngineClient
     model: ServedModel
     metrics: Metrics
+    keys: KeyRing
     registry: RequestRegistry = field(default_factory=RequestRegistry)
     started_s: float = field(default_factory=unix_s)
     is_draining: bool = False

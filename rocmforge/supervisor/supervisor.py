@@ -164,9 +164,10 @@ class Supervisor:
             life.process.channel.send(Shutdown())
             self._become(EngineState.stopped)
             await life.process.wait_exit(LEAVE_TIMEOUT_S)
-        if task is not None:
+        while task is not None and not task.done():
+            # Again and again: a cancel that comes together with what was awaited may get lost.
             task.cancel()
-            await asyncio.wait({task})
+            await asyncio.wait({task}, timeout=1.0)
         self.delivery.fail_all(
             EngineNotInitialized("the server is stopping; send the request again")
         )
