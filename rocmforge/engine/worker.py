@@ -120,6 +120,7 @@ def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engin
         start.config,
         progress=progress,
         op_counter=page.op_counter,
+        beat=page.beat,
         check_invariants=start.log.level == "debug",
     )
     channel.send(EngineReady(facts=facts))
