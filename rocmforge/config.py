@@ -18,6 +18,8 @@ from typing import Any, TypeVar, get_type_hints
 import msgspec
 
 from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
+from rocmforge.fault_config import FaultConfig
+from rocmforge.retry_config import RetryConfig
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -91,7 +93,8 @@ class EngineConfig:
 
     n_threads: None for every core this process may use. max_sequence_length: positions per
     sequence, prompt and output together; None for the smaller of 4096 and the model's own. isa:
-    which native kernels, `auto` for the best that passes its self-test.
+    which native kernels, `auto` for the best that passes its self-test. retry_config: of device
+    operations. faults: to be injected into them.
     """
 
     model_path: str = ""
@@ -101,6 +104,8 @@ class EngineConfig:
     max_sequence_length: int | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    retry_config: RetryConfig = field(default_factory=RetryConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:

@@ -12,7 +12,8 @@
     │   ├── CacheCapacityExceeded (Recoverable)
     │   └── InvalidSequenceId · InvalidCacheConfiguration (User)
     ├── SchedulerError
-    │   ├── QueueCapacityExceeded · BatchSizeExceeded (Recoverable)
+    │   ├── QueueCapacityExceeded · BatchSizeExceeded · RateLimitExceeded · DeadlineExceeded
+    │   │   (Recoverable)
     │   └── RequestNotFound · InvalidStateTransition (Internal)
     ├── SamplerError
     │   ├── InvalidTemperature · InvalidTopK · InvalidTopP (User)
@@ -20,61 +21,23 @@
     ├── InvalidRequest (User)   and UnsupportedParameter, ContextLengthExceeded, ModelNotFound …
     ├── InvalidConfiguration · InvalidTensorShape · UnsupportedModelFormat (User)
     ├── EngineNotInitialized (Recoverable)   and ModelLoading, EngineRecovering
-    ├── GenerationFailed · InferenceFailed · InternalError · LockPoisoned (Internal)
+    ├── GenerationFailed, PoisonRequest · InferenceFailed · InternalError · LockPoisoned (Internal)
 
 The category decides the HTTP status and Retry-After (rocmforge/server/responses.py); a class with a
 more precise HTTP status names it in `http_status`. `code` is the machine-readable string of the
-OpenAI error body. Every class can be rebuilt from its name and message, so that types survive the
-process boundary.
+OpenAI error body. Every class can be rebuilt from its name, message and details, so that types
+survive the process boundary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
-
-class ErrorCategory(StrEnum):
-    """Who has to act on an error."""
-
-    User = "user"
-    Model = "model"
-    Recoverable = "recoverable"
-    Backend = "backend"
-    Internal = "internal"
-
-
-class RocmForgeError(Exception):
-    """An error with a message that a person can act on.
-
-    `message` says what happened and what to do next; `param` names the offending request field, if
-    one.
-    """
-
-    _category: ClassVar[ErrorCategory] = ErrorCategory.Internal
-    code: ClassVar[str] = "internal_error"
-    http_status: ClassVar[int | None] = None
-
-    def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
-
-    def category(self) -> ErrorCategory:
-        """Who has to act: the caller, the model's owner, nobody (try again), the device, or us."""
-        return self._category
-
-    def is_recoverable(self) -> bool:
-        """True when the same request may succeed later without a change."""
-        return self.category() in (ErrorCategory.Recoverable, ErrorCategory.Backend)
-
-    def is_user_error(self) -> bool:
-        """True when the caller must change the request or the configuration."""
-        return self.category() is ErrorCategory.User
-
-    def is_internal_error(self) -> bool:
-        """True when only a change of ROCmForge helps."""
-        return self.category() is ErrorCategory.Internal
+from rocmforge.error_base import ErrorCategory as ErrorCategory
+from rocmforge.error_base import RocmForgeError as RocmForgeError
+from rocmforge.error_base import error_from_name as error_from_name
 
 
 class BackendError(RocmForgeError):
@@ -85,11 +48,14 @@ class BackendError(RocmForgeError):
 
 
 class HipErrorKind(StrEnum):
-    """What a call of the GPU library failed at."""
+    """What a call of the GPU library failed at. A launch that was refused (too many resources
+    asked for) leaves the process sound; one that failed has poisoned it.
+    """
 
     OutOfMemory = "out_of_memory"
     CopyFailed = "copy_failed"
     LaunchFailed = "launch_failed"
+    LaunchRefused = "launch_refused"
     QueryFailed = "query_failed"
     DeviceError = "device_error"
     IllegalAccess = "illegal_access"
@@ -125,6 +91,15 @@ class HipError(BackendError):
     ) -> None:
         super().__init__(message, param=param)
         self.kind = kind
+
+    def details(self) -> dict[str, str | int]:
+        """See RocmForgeError."""
+        return {"kind": str(self.kind)}
+
+    @classmethod
+    def _keywords(cls, details: Mapping[str, str | int]) -> dict[str, Any]:
+        kind = details.get("kind")
+        return {"kind": HipErrorKind(kind)} if kind in list(HipErrorKind) else {}
 
     def is_recoverable(self) -> bool:
         """True when the operation may succeed later (after a retry or an engine restart)."""
@@ -274,6 +249,21 @@ class QueueCapacityExceeded(SchedulerError):
     code = "server_overloaded"
 
 
+class RateLimitExceeded(SchedulerError):
+    """An API key has used up what it may use; others are served."""
+
+    _category = ErrorCategory.Recoverable
+    code = "rate_limit_exceeded"
+    http_status = 429
+
+
+class DeadlineExceeded(SchedulerError):
+    """A request was not done by its deadline."""
+
+    _category = ErrorCategory.Recoverable
+    code = "deadline_exceeded"
+
+
 class InvalidStateTransition(SchedulerError):
     """A request was moved between states in an impossible way."""
 
@@ -349,6 +339,15 @@ class ContextLengthExceeded(InvalidRequest):
         self.n_prompt_tokens = n_prompt_tokens
         self.n_ctx = n_ctx
 
+    def details(self) -> dict[str, str | int]:
+        """See RocmForgeError."""
+        return {"n_prompt_tokens": self.n_prompt_tokens, "n_ctx": self.n_ctx}
+
+    @classmethod
+    def _keywords(cls, details: Mapping[str, str | int]) -> dict[str, Any]:
+        names = ("n_prompt_tokens", "n_ctx")
+        return {name: details[name] for name in names if isinstance(details.get(name), int)}
+
 
 class InvalidApiKey(InvalidRequest):
     """The API key is missing or wrong."""
@@ -383,6 +382,20 @@ class RequestTooLarge(InvalidRequest):
 
     code = "request_too_large"
     http_status = 413
+
+
+class UploadTimedOut(InvalidRequest):
+    """The body did not arrive in time."""
+
+    code = "upload_timed_out"
+    http_status = 408
+
+
+class HeadersTooLarge(InvalidRequest):
+    """The headers are larger than the configured limit."""
+
+    code = "headers_too_large"
+    http_status = 431
 
 
 class UnsupportedMediaType(InvalidRequest):
@@ -424,6 +437,12 @@ class GenerationFailed(RocmForgeError):
     code = "generation_failed"
 
 
+class PoisonRequest(GenerationFailed):
+    """A request that was proven to kill the engine."""
+
+    code = "poison_request"
+
+
 class InferenceFailed(RocmForgeError):
     """The forward pass gave no usable logits."""
 
@@ -438,18 +457,3 @@ class LockPoisoned(RocmForgeError):
     """A lock could not be taken in time, or its holder died."""
 
     code = "lock_poisoned"
-
-
-def _concrete_classes(root: type[RocmForgeError]) -> dict[str, type[RocmForgeError]]:
-    found = {root.__name__: root}
-    for child in root.__subclasses__():
-        found.update(_concrete_classes(child))
-    return found
-
-
-def error_from_name(name: str, message: str, param: str | None = None) -> RocmForgeError:
-    """Rebuild an error that crossed the process boundary; an unknown name becomes InternalError."""
-    cls = _concrete_classes(RocmForgeError).get(name)
-    if cls is None:
-        return InternalError(f"{name}: {message}", param=param)
-    return cls(message, param=param)

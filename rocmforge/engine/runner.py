@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rocmforge.backends.ops import Backend, KvGeometry, Program, StepLimits
 from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
+from rocmforge.engine.engine_device import EngineDevice
 from rocmforge.engine.memory import cache_blocks, sequence_length
 from rocmforge.engine.step_budget import TELLING_TOKENS
 from rocmforge.engine.step_plan import EngineLimits, StepPlan
@@ -32,13 +33,16 @@ class Runner:
         model: LoadedModel,
         config: EngineConfig,
         op_counter: memoryview | None = None,
+        device: EngineDevice | None = None,
     ) -> None:
         """Size the KV cache and record the model's program.
 
-        op_counter: uint64 [1], counts finished operations. Raises InvalidCacheConfiguration or
+        op_counter: uint64 [1], counts finished operations. device: what the backend makes its calls
+        with, for the engine to count. Raises InvalidCacheConfiguration or
         CacheCapacityExceeded when the cache cannot be had, and the backend's errors.
         """
         spec = model.spec
+        self.device = device
         self._backend = backend
         self._model = model
         self._config = config

@@ -8,6 +8,7 @@ from rocmforge.backends.select import choose
 from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
 from rocmforge.engine.engine import Engine
+from rocmforge.engine.engine_device import EngineDevice
 from rocmforge.engine.runner import Runner
 from rocmforge.engine.step_budget import StepBudget
 from rocmforge.heap import release_free_memory
@@ -26,20 +27,26 @@ def _silent(_phase: str, _percent: float) -> None:
     return
 
 
+def _unwatched() -> None:
+    return
+
+
 def start_engine(
     config: EngineConfig,
     *,
     progress: Callable[[str, float], None] = _silent,
     op_counter: memoryview | None = None,
+    beat: Callable[[], None] = _unwatched,
     check_invariants: bool = False,
 ) -> tuple[Engine, EngineFacts]:
     """Choose a backend, load the model, size the cache, warm up; the engine, and what really runs.
 
-    `progress(phase, percent)` is called with the phases read, pack, plan and warm. Raises a
-    RocmForgeError that says what is wrong with the model, the configuration or the device.
+    `progress(phase, percent)` is called with the phases read, pack, plan and warm; `beat()`, then
+    and later, while a device operation waits for its retry. Raises a RocmForgeError that says what
+    is wrong with the model, the configuration or the device.
     """
     start_s = monotonic_s()
-    runner = load_runner(config, progress=progress, op_counter=op_counter)
+    runner = load_runner(config, progress=progress, op_counter=op_counter, beat=beat)
     runner.forget_metadata()
     release_free_memory()
     engine = Engine(
@@ -48,6 +55,7 @@ def start_engine(
         config,
         budget=warm_up(runner, config),
         check_invariants=check_invariants,
+        device=runner.device,
     )
     facts = runner.facts(monotonic_s() - start_s)
     progress("warm", 100.0)
@@ -60,10 +68,12 @@ def load_runner(
     *,
     progress: Callable[[str, float], None] = _silent,
     op_counter: memoryview | None = None,
+    beat: Callable[[], None] = _unwatched,
 ) -> Runner:
     """Choose a backend, load the model and size the cache; see start_engine."""
     progress("read", 0.0)
-    backend, reason = choose(config.device, config.isa, config.n_threads)
+    device = EngineDevice.of(config, beat)
+    backend, reason = choose(config.device, config.isa, config.n_threads, device.retrying)
     _log.info("backend_chosen", backend=backend.name, isa=backend.isa, reason=reason)
     progress("read", _READ_PERCENT)
     model = load_model(
@@ -75,7 +85,7 @@ def load_runner(
     )
     _log.info("weights_loaded", weight_bytes=model.weight_bytes, types=dict(model.weight_types))
     progress("plan", _PACK_PERCENT)
-    runner = Runner(backend, model, config, op_counter)
+    runner = Runner(backend, model, config, op_counter, device)
     progress("warm", _PLAN_PERCENT)
     return runner
 

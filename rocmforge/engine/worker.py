@@ -84,6 +84,7 @@ def leave_with_server(fd: int) -> None:
 
 def _run(channel: BlockingChannel, page: BeatPage) -> int:
     page.phase = EnginePhase.loading
+    engine: Engine | None = None
     try:
         start, *early = _first_messages(channel)
         configure_logging(start.log)
@@ -93,7 +94,13 @@ def _run(channel: BlockingChannel, page: BeatPage) -> int:
     except ChannelClosed:
         raise
     except RocmForgeError as error:
-        return _give_up(channel, error)
+        return _give_up(channel, error, engine)
+    # The last frame of this process: whatever went wrong, the server's clients and operators are
+    # told more than that a process ended.
+    except Exception as error:  # noqa: BLE001  # the process ends here, having said why
+        _log.exception("engine_defect")
+        defect = InternalError(f"the engine failed with {type(error).__name__}: {error}")
+        return _give_up(channel, defect, engine)
 
 
 def _first_messages(channel: BlockingChannel) -> tuple[StartEngine, *tuple[ToEngine, ...]]:
@@ -120,16 +127,18 @@ def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engin
         start.config,
         progress=progress,
         op_counter=page.op_counter,
+        beat=page.beat,
         check_invariants=start.log.level == "debug",
     )
     channel.send(EngineReady(facts=facts))
     return engine
 
 
-def _give_up(channel: BlockingChannel, error: RocmForgeError) -> int:
+def _give_up(channel: BlockingChannel, error: RocmForgeError, engine: Engine | None) -> int:
     """Say why, and leave: the server decides whether another engine is worth a try."""
     _log.error("engine_failed", error=error.message, type=type(error).__name__)
-    channel.send(EngineFailed(error=WireError.of(error)))
+    stats = None if engine is None else engine.stats()
+    channel.send(EngineFailed(error=WireError.of(error), stats=stats))
     return EXIT_FAILED
 
 

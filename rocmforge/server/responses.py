@@ -12,6 +12,7 @@ from rocmforge.config import ServerConfig
 from rocmforge.errors import (
     BackendError,
     ContextLengthExceeded,
+    DeadlineExceeded,
     ErrorCategory,
     GenerationFailed,
     QueueCapacityExceeded,
@@ -31,6 +32,7 @@ _STATUS: Final = {
 }
 # A class whose category says less than HTTP can.
 _PRECISE: Final[dict[type[RocmForgeError], int]] = {RequestNotFound: 404}
+_PASSING: Final = (ErrorCategory.Recoverable, ErrorCategory.Backend)
 _TYPES: Final = {
     401: "authentication_error",
     404: "not_found_error",
@@ -55,21 +57,31 @@ def code_of(error: RocmForgeError) -> str:
     return error.code
 
 
+def is_passing(error: RocmForgeError) -> bool:
+    """Whether the same request may succeed later. It asks the category: that one device operation
+    is not worth another try says nothing about the next engine.
+    """
+    return error.category() in _PASSING
+
+
 def headers_of(
     error: RocmForgeError, config: ServerConfig, drain_s: float | None = None
 ) -> dict[str, str]:
-    """Retry-After for what passes by itself; no retry for a request that keeps killing engines.
+    """Retry-After for what passes by itself; no automatic retry for a request that keeps killing
+    engines or that has missed its own deadline.
 
     drain_s: seconds until the queue has room again, where that is known.
     """
-    if isinstance(error, GenerationFailed):
-        return {"x-should-retry": "false"}
-    if not error.is_recoverable():
-        return {}
+    headers = {}
+    if isinstance(error, GenerationFailed | DeadlineExceeded):
+        headers["x-should-retry"] = "false"
+    if not is_passing(error):
+        return headers
     after_s = float(config.retry_after_s)
     if isinstance(error, QueueCapacityExceeded) and drain_s is not None:
         after_s = min(after_s, drain_s)
-    return {"Retry-After": str(max(1, min(MAX_RETRY_AFTER_S, math.ceil(after_s))))}
+    headers["Retry-After"] = str(max(1, min(MAX_RETRY_AFTER_S, math.ceil(after_s))))
+    return headers
 
 
 def openai_body(error: RocmForgeError) -> dict[str, Any]:
@@ -81,7 +93,7 @@ def openai_body(error: RocmForgeError) -> dict[str, Any]:
         "param": error.param,
         "code": code_of(error),
         "category": str(error.category()),
-        "recoverable": error.is_recoverable(),
+        "recoverable": is_passing(error),
     }
     if isinstance(error, ContextLengthExceeded):
         body |= {"n_prompt_tokens": error.n_prompt_tokens, "n_ctx": error.n_ctx}
@@ -93,7 +105,7 @@ def native_body(error: RocmForgeError) -> dict[str, Any]:
     return {
         "error": error.message,
         "category": str(error.category()),
-        "recoverable": error.is_recoverable(),
+        "recoverable": is_passing(error),
         "status": "error",
     }
 

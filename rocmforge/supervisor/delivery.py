@@ -115,9 +115,9 @@ class Delivery:
                 self.fail(entry, GenerationFailed(message))
 
     def fail_all(self, error: RocmForgeError) -> None:
-        """End every live request with an error of this type and message."""
+        """End every live request with this error."""
         for entry in self._journal.live():
-            self.fail(entry, type(error)(error.message))
+            self.fail(entry, error.copy())
 
     def fail(self, entry: JournalEntry, error: RocmForgeError) -> None:
         """End one request with an error."""

@@ -35,6 +35,7 @@ from rocmforge.supervisor.status import EngineState, EngineStatus, sum_counters
 from rocmforge.wire.beat import EnginePhase
 from rocmforge.wire.protocol import (
     EngineFacts,
+    EngineFailed,
     EngineReady,
     EngineStats,
     FromEngine,
@@ -259,6 +260,8 @@ class Supervisor:
             self.delivery.step(message)
         elif isinstance(message, Heartbeat):
             self._stats = message.stats
+        elif isinstance(message, EngineFailed):
+            self._stats = message.stats or self._stats
         elif isinstance(message, LoadProgress):
             self._load = message
             if self._state is EngineState.starting:

@@ -15,24 +15,29 @@ from rocmforge.config import EngineConfig, LogConfig
 from rocmforge.errors import RocmForgeError, error_from_name
 from rocmforge.request import FinishReason, Request, RequestId, TokenLogprob
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+# Upper bounds of the histogram of retries per operation.
+RETRY_BUCKETS = (1, 2, 4, 8, 16)
 
 
 class WireError(msgspec.Struct, frozen=True):
-    """A RocmForgeError in transit: its class name survives, so A answers with the right status."""
+    """A RocmForgeError in transit: its class and details survive, so A answers with the right
+    status and body.
+    """
 
     name: str
     message: str
     param: str | None = None
+    details: dict[str, str | int] = {}
 
     @classmethod
     def of(cls, error: RocmForgeError) -> WireError:
         """Pack an error."""
-        return cls(name=type(error).__name__, message=error.message, param=error.param)
+        return cls(type(error).__name__, error.message, error.param, error.details())
 
     def to_error(self) -> RocmForgeError:
         """Unpack it with its original type."""
-        return error_from_name(self.name, self.message, self.param)
+        return error_from_name(self.name, self.message, self.param, self.details)
 
 
 class StartEngine(msgspec.Struct, frozen=True, tag=True):
@@ -108,9 +113,12 @@ class EngineReady(msgspec.Struct, frozen=True, tag=True):
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag=True):
-    """The engine cannot start or go on; it exits after this message."""
+    """The engine cannot start or go on; it exits after this message. stats: its last counters, None
+    before it served.
+    """
 
     error: WireError
+    stats: EngineStats | None = None
 
 
 class TokenOutput(msgspec.Struct, frozen=True, array_like=True):
@@ -145,6 +153,22 @@ class RequestFailed(msgspec.Struct, frozen=True):
     error: WireError
 
 
+class RetryCount(msgspec.Struct, frozen=True, array_like=True):
+    """What became of the retries of one device operation, counted from the engine's start.
+
+    attempts: retries made. successes, failures: operations that succeeded after at least one, and
+    that were given up. buckets: how many of both took at most RETRY_BUCKETS[i] retries. n_retries:
+    the retries of both together.
+    """
+
+    operation: str
+    attempts: int
+    successes: int
+    failures: int
+    buckets: tuple[int, ...]
+    n_retries: int
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's gauges and counters after a step; counters count from the engine's start."""
 
@@ -164,6 +188,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     last_step_tokens: int = 0
     prefill_s_total: float = 0.0
     decode_s_total: float = 0.0
+    device_calls_total: int = 0
+    faults_injected_total: int = 0
+    memory_recoveries_total: int = 0
+    retries: tuple[RetryCount, ...] = ()
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag=True):

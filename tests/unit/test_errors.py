@@ -12,14 +12,16 @@ from rocmforge.wire.protocol import WireError
 CATEGORIES = {
     ErrorCategory.User: """InvalidRequest InvalidConfiguration InvalidTemperature InvalidTopK
         InvalidTopP InvalidCacheConfiguration InvalidTensorShape UnsupportedModelFormat
-        UnsupportedParameter ContextLengthExceeded ModelNotFound InvalidApiKey""",
+        UnsupportedParameter ContextLengthExceeded ModelNotFound InvalidApiKey UploadTimedOut
+        HeadersTooLarge""",
     ErrorCategory.Recoverable: """CacheCapacityExceeded QueueCapacityExceeded BatchSizeExceeded
-        EngineNotInitialized ModelLoading EngineRecovering""",
+        EngineNotInitialized ModelLoading EngineRecovering RateLimitExceeded DeadlineExceeded""",
     ErrorCategory.Backend: """HipError GpuMemoryAllocationFailed GpuDeviceNotFound
         GpuKernelLaunchFailed BackendInitializationFailed""",
     ErrorCategory.Model: "ModelLoadFailed InvalidModelFile TensorNotFound MmapError IoError",
     ErrorCategory.Internal: """InvalidSequenceId RequestNotFound InvalidStateTransition EmptyLogits
-        ZeroProbabilities GenerationFailed InferenceFailed InternalError LockPoisoned""",
+        ZeroProbabilities GenerationFailed PoisonRequest InferenceFailed InternalError
+        LockPoisoned""",
 }
 CASES = [(name, category) for category, names in CATEGORIES.items() for name in names.split()]
 
@@ -57,6 +59,42 @@ def test_types_survive_the_wire(cls):
     back = msgspec.msgpack.decode(frame, type=WireError).to_error()
     assert type(back) is cls
     assert (back.message, back.param) == ("message", "field")
+
+
+@pytest.mark.parametrize("kind", list(HipErrorKind))
+def test_the_kind_of_a_device_error_survives_the_wire(kind):
+    frame = msgspec.msgpack.encode(WireError.of(HipError("x", kind=kind)))
+    for back in (
+        msgspec.msgpack.decode(frame, type=WireError).to_error(),
+        HipError("x", kind=kind).copy(),
+    ):
+        assert isinstance(back, HipError)
+        assert back.kind is kind
+        assert (back.is_sticky(), back.is_recoverable()) == (
+            HipError("x", kind=kind).is_sticky(),
+            HipError("x", kind=kind).is_recoverable(),
+        )
+
+
+def test_the_lengths_of_a_prompt_that_does_not_fit_survive_the_wire():
+    error = e.ContextLengthExceeded("x", n_prompt_tokens=5000, n_ctx=4096, param="prompt")
+    for back in (WireError.of(error).to_error(), error.copy()):
+        assert isinstance(back, e.ContextLengthExceeded)
+        assert (back.n_prompt_tokens, back.n_ctx, back.param) == (5000, 4096, "prompt")
+
+
+@pytest.mark.parametrize(
+    ("name", "details"),
+    [
+        ("HipError", {"kind": "on_fire"}),
+        ("HipError", {"kind": 7, "other": 1}),
+        ("ContextLengthExceeded", {"n_ctx": "many", "n_prompt_tokens": "x"}),
+        ("InternalError", {"kind": "device_lost"}),
+    ],
+)
+def test_details_that_make_no_sense_are_dropped(name, details):
+    back = e.error_from_name(name, "message", None, details)
+    assert back.details() == getattr(e, name)("message").details()
 
 
 def test_unknown_name_becomes_internal():

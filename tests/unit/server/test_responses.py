@@ -38,7 +38,7 @@ def test_every_error_has_a_status_by_its_category(cls):
         ErrorCategory.Backend: 503,
         ErrorCategory.Internal: 500,
     }
-    precise = {401, 404, 405, 413, 415, 429}
+    precise = {401, 404, 405, 408, 413, 415, 429, 431}
     status = status_of(error)
     assert status == by_category[error.category()] or status in precise
     assert status != 422
@@ -55,6 +55,11 @@ def test_every_error_has_a_status_by_its_category(cls):
         (errors.ModelLoading("3 %"), 503, "model_loading"),
         (errors.EngineRecovering("wait"), 503, "engine_recovering"),
         (errors.GpuKernelLaunchFailed("x"), 503, "engine_recovering"),
+        (errors.RateLimitExceeded("x"), 429, "rate_limit_exceeded"),
+        (errors.DeadlineExceeded("x"), 503, "deadline_exceeded"),
+        (errors.PoisonRequest("x"), 500, "poison_request"),
+        (errors.UploadTimedOut("x"), 408, "upload_timed_out"),
+        (errors.HeadersTooLarge("x"), 431, "headers_too_large"),
         (errors.InvalidApiKey("x"), 401, "invalid_api_key"),
         (errors.ModelNotFound("x"), 404, "model_not_found"),
         (errors.RequestNotFound("x"), 404, "request_not_found"),
@@ -106,6 +111,21 @@ def test_retry_after_of_a_full_queue(configured, drain_s, expected):
 
 def test_retry_after_is_configurable():
     assert headers_of(errors.ModelLoading("x"), ServerConfig(retry_after_s=7))["Retry-After"] == "7"
+
+
+@pytest.mark.parametrize("kind", list(errors.HipErrorKind))
+def test_retry_after_asks_the_category_not_the_device(kind):
+    """A permanent device error is no reason to retry the call, but another engine may serve."""
+    error = errors.HipError("x", kind=kind)
+    response = error_response(error, "/v1/completions", CONFIG)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "60")
+    assert json.loads(response.body)["error"]["recoverable"] is True
+    assert native_body(error)["recoverable"] is True
+
+
+def test_a_missed_deadline_is_not_retried_by_clients_themselves():
+    headers = headers_of(errors.DeadlineExceeded("x"), CONFIG)
+    assert headers == {"x-should-retry": "false", "Retry-After": "60"}
 
 
 def test_a_request_that_kills_engines_is_not_to_be_sent_again():
