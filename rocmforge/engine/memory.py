@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rocmforge.config import EngineConfig
+from rocmforge.engine.machine_memory import available_bytes
 from rocmforge.errors import CacheCapacityExceeded, InvalidCacheConfiguration
 from rocmforge.observe.log import get_logger
 
@@ -12,7 +11,6 @@ from rocmforge.observe.log import get_logger
 # file), working memory, and the machine's other business.
 FREE_MEMORY_SHARE = 0.25
 DEFAULT_SEQUENCE_LENGTH = 4096
-_CGROUP = Path("/sys/fs/cgroup")
 _log = get_logger(__name__)
 
 
@@ -57,31 +55,3 @@ def cache_blocks(config: EngineConfig, n_ctx: int, block_bytes: int) -> int:
             kv_bytes=n_blocks * block_bytes,
         )
     return n_blocks
-
-
-def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
-    """Memory that this process can still take: the machine's, or less in a container's limit."""
-    fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = _read_number(cgroup / "memory.max"), _read_number(cgroup / "memory.current")
-    if limit is None or used is None:
-        return free
-    # Cached files count as used there, and give way to whoever needs the memory.
-    return max(0, min(free, limit - used + _inactive_file_bytes(cgroup / "memory.stat")))
-
-
-def _inactive_file_bytes(path: Path) -> int:
-    try:
-        lines = path.read_text("ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(s.split()[1]) for s in lines if s.startswith("inactive_file ")), 0)
-
-
-def _read_number(path: Path) -> int | None:
-    """The number in a file; None without the file, or when it says `max`."""
-    try:
-        text = path.read_text("ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
