@@ -12,14 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from rocmforge.clock import monotonic_s, unix_s
 from rocmforge.config import EngineConfig, LogConfig, SupervisorConfig
 from rocmforge.errors import (
+    BackendInitializationFailed,
+    CacheCapacityExceeded,
     EngineNotInitialized,
     EngineRecovering,
     ErrorCategory,
+    GpuDeviceNotFound,
+    HipError,
     InternalError,
     RocmForgeError,
 )
@@ -52,6 +59,8 @@ _log = get_logger(__name__)
 _RESUME_BATCH: Final = 4
 _N_CRASH_REPORTS: Final = 32
 _HOPELESS: Final = (ErrorCategory.User, ErrorCategory.Model)
+# Nor does waiting give a machine another device, or more memory than it has.
+_HOPELESS_ERRORS: Final = (BackendInitializationFailed, GpuDeviceNotFound, CacheCapacityExceeded)
 
 
 class Supervisor:
@@ -219,7 +228,7 @@ class Supervisor:
         _log.info("engine_started", pid=process.pid, age_ms=age_ms)
         self._life = life = EngineLife(process, self._config, self._handle)
         try:
-            ending = await life.run(self._start_message)
+            ending = await life.run(self._next_start())
             if self._state is not EngineState.stopped:
                 # From here on requests only join the journal.
                 self._become(EngineState.recovering)
@@ -233,6 +242,21 @@ class Supervisor:
             self._stats = EngineStats()
             await process.close()
         return ending
+
+    def _next_start(self) -> StartEngine:
+        """The first message to the engine that starts now.
+
+        Every life after the first that was ready gets its sizes: with the memory that is free then
+        the cache would be another, and an answer would end elsewhere or could not be resumed.
+        """
+        start, facts = self._start_message, self._facts
+        # Sizes that no engine can have come from a mad one.
+        if facts is None or facts.kv_bytes < 1 or facts.n_ctx < 1:
+            return start
+        config = start.config
+        cache = replace(config.cache, kv_bytes=facts.kv_bytes)
+        pinned = replace(config, cache=cache, max_sequence_length=facts.n_ctx)
+        return msgspec.structs.replace(start, config=pinned)
 
     async def _open_circuit(self) -> None:
         open_s = self._config.circuit_open_s
@@ -307,11 +331,11 @@ class Supervisor:
             self._policy.progress()
 
     def _is_hopeless(self, ending: Ending) -> bool:
-        """True when no engine was ever ready, and the file or the settings are why.
+        """True when no engine was ever ready, and the file, the settings or the machine are why.
 
         Once one has served, a bad file may become good again, and the server is worth keeping.
         """
-        return self._facts is None and ending.error.category() in _HOPELESS
+        return self._facts is None and _cannot_pass(ending.error)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in this file must not leave clients waiting for ever."""
@@ -330,3 +354,10 @@ class Supervisor:
         self._state = state
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _cannot_pass(error: RocmForgeError) -> bool:
+    """True when the same start would fail in the same way."""
+    if isinstance(error, HipError):
+        return not error.is_recoverable()
+    return error.category() in _HOPELESS or isinstance(error, _HOPELESS_ERRORS)

@@ -45,3 +45,14 @@ def test_a_quarter_of_the_free_memory(monkeypatch):
     assert cache_blocks(config(), n_ctx=16, block_bytes=1000) == 4
     with pytest.raises(CacheCapacityExceeded, match="free memory"):
         cache_blocks(config(), n_ctx=16, block_bytes=10_001)
+
+
+@pytest.mark.parametrize("free", [30_000, 300_000, 3_000_000])
+def test_sizes_taken_over_from_a_first_life_give_the_same_cache(monkeypatch, free):
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    n_blocks = cache_blocks(config(), n_ctx=1000, block_bytes=1000)
+    n_ctx = min(1000, n_blocks * 16)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    later = config(kv_bytes=n_blocks * 1000, max_sequence_length=n_ctx)
+    assert sequence_length(later, 4096) == n_ctx
+    assert cache_blocks(later, n_ctx=n_ctx, block_bytes=1000) == n_blocks
