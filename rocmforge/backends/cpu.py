@@ -107,7 +107,7 @@ class CpuBackend:
         self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
     ) -> dict[str, WeightRef]:
         """See Backend. Raises ModelLoadFailed when there is no room for the weights."""
-        refs, total = self._place_weights(tensors)
+        refs, total = self.place_weights(tensors)
         weights = _allocate_weights(total)
         n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
         for tensor in tensors:
@@ -118,7 +118,8 @@ class CpuBackend:
         self._weights = weights
         return refs
 
-    def _place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+    def place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+        """See Backend."""
         refs: dict[str, WeightRef] = {}
         self._offsets, total = [], 0
         for tensor in tensors:
@@ -158,6 +159,13 @@ class CpuBackend:
             values = decode(GGMLType(tensor.type), data, n_rows * ref.cols).astype(np.float32)
             raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             weights.pack(self._pool, offset, "F32", ref.cols, first, n_rows, raw)
+
+    def workspace_bytes(self, forward: Callable[[Any], None], limits: StepLimits) -> int:
+        """See Backend."""
+        ops = CpuOps(self._offsets)
+        forward(ops)
+        _, arena_bytes = plan_places(ops.buffers, limits)
+        return arena_bytes + (4 * limits.max_rows * ops.logits.width if ops.logits else 0)
 
     def create_program(
         self,

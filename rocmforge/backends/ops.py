@@ -210,6 +210,14 @@ class Backend(Protocol):
     isa: str
     n_threads: int
 
+    def place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+        """Where load_weights will put them, and the bytes that all of them will take."""
+        ...
+
+    def workspace_bytes(self, forward: Callable[[Any], None], limits: StepLimits) -> int:
+        """Working memory of a program of `forward`, its logits included, after place_weights."""
+        ...
+
     def load_weights(
         self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
     ) -> dict[str, WeightRef]:

@@ -106,9 +106,9 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, int]]:
 def _group_memory(folder: Path, version: int) -> AvailableMemory | None:
     """What one control group leaves; None when it has no limit."""
     if version == 2:
-        limits, used, cached = ("memory.max", "memory.high"), "memory.current", "inactive_file"
+        limits, used, cached = ["memory.max", "memory.high"], "memory.current", "inactive_file"
     else:
-        limits, used = ("memory.limit_in_bytes",), "memory.usage_in_bytes"
+        limits, used = ["memory.limit_in_bytes"], "memory.usage_in_bytes"
         cached = "total_inactive_file"
     known = [(n, name) for name in limits if (n := _read_number(folder / name)) is not None]
     n_used = _read_number(folder / used)

@@ -22,9 +22,11 @@ def sequence_length(config: EngineConfig, n_ctx_train: int) -> int:
     return min(wanted, n_ctx_train)
 
 
-def cache_blocks(config: EngineConfig, n_ctx: int, block_bytes: int) -> int:
+def cache_blocks(
+    config: EngineConfig, n_ctx: int, block_bytes: int, free_bytes: int | None = None
+) -> int:
     """Blocks of the KV cache: as many as kv_bytes pays for; without it, room for max_batch_size
-    full sequences within a quarter of the free memory.
+    full sequences within a quarter of the free memory (free_bytes None: what is free now).
 
     Raises InvalidCacheConfiguration when kv_bytes pays for no block, CacheCapacityExceeded when the
     free memory does not.
@@ -40,7 +42,8 @@ def cache_blocks(config: EngineConfig, n_ctx: int, block_bytes: int) -> int:
                 f"{n_ctx} needs {per_sequence * block_bytes}"
             )
     else:
-        share = int(available_bytes() * FREE_MEMORY_SHARE)
+        free = available_bytes() if free_bytes is None else free_bytes
+        share = int(free * FREE_MEMORY_SHARE)
         n_blocks = min(most, share // block_bytes)
         if n_blocks < 1:
             raise CacheCapacityExceeded(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from rocmforge.backends.ops import Backend
 from rocmforge.backends.select import choose
 from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
 from rocmforge.engine.engine import Engine
+from rocmforge.engine.machine_memory import available_memory
+from rocmforge.engine.memory import sequence_length
+from rocmforge.engine.memory_plan import make_plan, step_limits
 from rocmforge.engine.runner import Runner
 from rocmforge.engine.step_budget import StepBudget
 from rocmforge.heap import release_free_memory
+from rocmforge.models.decoder import Decoder
 from rocmforge.models.loading import load_model
 from rocmforge.observe.log import get_logger
 from rocmforge.wire.protocol import EngineFacts
@@ -32,14 +38,18 @@ def start_engine(
     progress: Callable[[str, float], None] = _silent,
     op_counter: memoryview | None = None,
     check_invariants: bool = False,
+    is_replacement: bool = False,
 ) -> tuple[Engine, EngineFacts]:
     """Choose a backend, load the model, size the cache, warm up; the engine, and what really runs.
 
-    `progress(phase, percent)` is called with the phases read, pack, plan and warm. Raises a
-    RocmForgeError that says what is wrong with the model, the configuration or the device.
+    `progress(phase, percent)` is called with the phases read, pack, plan and warm. is_replacement:
+    another engine of the same sizes served before. Raises a RocmForgeError that says what is wrong
+    with the model, the configuration or the device.
     """
     start_s = monotonic_s()
-    runner = load_runner(config, progress=progress, op_counter=op_counter)
+    runner = load_runner(
+        config, progress=progress, op_counter=op_counter, is_replacement=is_replacement
+    )
     runner.forget_metadata()
     release_free_memory()
     engine = Engine(
@@ -60,15 +70,22 @@ def load_runner(
     *,
     progress: Callable[[str, float], None] = _silent,
     op_counter: memoryview | None = None,
+    is_replacement: bool = False,
 ) -> Runner:
     """Choose a backend, load the model and size the cache; see start_engine."""
     progress("read", 0.0)
     backend, reason = choose(config.device, config.isa, config.n_threads)
     _log.info("backend_chosen", backend=backend.name, isa=backend.isa, reason=reason)
     progress("read", _READ_PERCENT)
+
+    def plan(decoder: Decoder, weight_bytes: int) -> None:
+        nonlocal config
+        config = _planned(config, backend, decoder, weight_bytes, is_replacement)
+
     model = load_model(
         config.model_path,
         backend,
+        before_copy=plan,
         progress=lambda done: progress(
             "pack", _READ_PERCENT + done * (_PACK_PERCENT - _READ_PERCENT)
         ),
@@ -78,6 +95,33 @@ def load_runner(
     runner = Runner(backend, model, config, op_counter)
     progress("warm", _PLAN_PERCENT)
     return runner
+
+
+def _planned(
+    config: EngineConfig,
+    backend: Backend,
+    decoder: Decoder,
+    weight_bytes: int,
+    is_replacement: bool,
+) -> EngineConfig:
+    """The configuration with the size of the KV cache decided. Raises ModelLoadFailed when the
+    model does not fit.
+    """
+    n_ctx = sequence_length(config, decoder.spec.n_ctx_train)
+    plan = make_plan(
+        config,
+        decoder.spec,
+        weight_bytes=weight_bytes,
+        workspace_bytes=backend.workspace_bytes(decoder.forward, step_limits(config, n_ctx)),
+        available=available_memory(),
+    )
+    _log.info("memory_plan", **plan.as_fields())
+    if is_replacement and not plan.fits:
+        # It fitted once, and requests wait for it: memory that is never touched is never needed.
+        _log.warning("memory_is_short", needed_bytes=plan.needed_bytes)
+    else:
+        plan.check()
+    return replace(config, cache=replace(config.cache, kv_bytes=plan.kv_bytes))
 
 
 def warm_up(runner: Runner, config: EngineConfig) -> StepBudget:

@@ -121,6 +121,7 @@ def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engin
         progress=progress,
         op_counter=page.op_counter,
         check_invariants=start.log.level == "debug",
+        is_replacement=start.is_replacement,
     )
     channel.send(EngineReady(facts=facts))
     return engine

@@ -46,9 +46,16 @@ class LoadedModel:
 
 
 def load_model(
-    path: str | Path, backend: Backend, *, progress: Callable[[float], None] | None = None
+    path: str | Path,
+    backend: Backend,
+    *,
+    progress: Callable[[float], None] | None = None,
+    before_copy: Callable[[Decoder, int], None] | None = None,
 ) -> LoadedModel:
     """Read, check and copy a model; `progress` gets the share that is done, 0…1.
+
+    before_copy: called with the decoder and the bytes that its weights will take, while none is
+    copied yet; what it raises ends the load.
 
     Raises the errors of GGUFFile.open and decoder_spec, TensorNotFound and InvalidTensorShape (each
     listing all tensors concerned), and the backend's when it cannot hold the weights.
@@ -64,6 +71,9 @@ def load_model(
             for name in names
         ]
         try:
+            if before_copy is not None:
+                places, n_bytes = backend.place_weights(sources)
+                before_copy(Decoder(spec, places, inv_freq, magnitude), n_bytes)
             weights = backend.load_weights(sources, _Released(file, sources, progress))
         finally:
             for source in sources:

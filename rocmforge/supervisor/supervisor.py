@@ -256,7 +256,7 @@ class Supervisor:
         config = start.config
         cache = replace(config.cache, kv_bytes=facts.kv_bytes)
         pinned = replace(config, cache=cache, max_sequence_length=facts.n_ctx)
-        return msgspec.structs.replace(start, config=pinned)
+        return msgspec.structs.replace(start, config=pinned, is_replacement=True)
 
     async def _open_circuit(self) -> None:
         open_s = self._config.circuit_open_s

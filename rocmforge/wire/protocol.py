@@ -41,6 +41,8 @@ class StartEngine(msgspec.Struct, frozen=True, tag=True):
     config: EngineConfig
     log: LogConfig = LogConfig()
     protocol_version: int = PROTOCOL_VERSION
+    is_replacement: bool = False
+    """Another engine with these sizes was ready before; requests may wait for this one."""
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
