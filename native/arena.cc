@@ -9,20 +9,6 @@
 #include <stdexcept>
 
 namespace rocmforge {
-namespace {
-
-constexpr size_t kHugePage = size_t{2} << 20;
-
-void advise(void* at, size_t bytes, Pages pages) {
-#ifdef MADV_HUGEPAGE
-  // Only advice, so a refusal does not matter.
-  if (pages == Pages::Huge && bytes >= 4 * kHugePage) madvise(at, bytes, MADV_HUGEPAGE);
-#else
-  static_cast<void>(at), static_cast<void>(bytes), static_cast<void>(pages);
-#endif
-}
-
-}  // namespace
 
 #ifdef ROCMFORGE_SANITIZE
 
@@ -43,33 +29,28 @@ Arena::Arena(size_t bytes, Pages pages) : bytes_(bytes) {
   map_ = at;
   map_bytes_ = bytes;
   data_ = static_cast<uint8_t*>(at);
-  advise(at, bytes, pages);
+#ifdef MADV_HUGEPAGE
+  // Only advice, so a refusal does not matter.
+  if (pages == Pages::Huge && bytes >= size_t{8} << 20) madvise(at, bytes, MADV_HUGEPAGE);
+#else
+  static_cast<void>(pages);
+#endif
 }
 
 #endif
 
-Arena::Arena(int fd, size_t offset, size_t bytes, bool writable, Pages pages)
-    : bytes_(bytes), is_writable_(writable) {
+Arena::Arena(int fd, size_t offset, size_t bytes, bool writable)
+    : bytes_(bytes), is_writable_(writable), map_bytes_(offset + bytes) {
   struct stat file;
-  const size_t end = offset + bytes;
-  if (offset % 64 != 0 || end < offset || fstat(fd, &file) != 0 ||
-      static_cast<uint64_t>(file.st_size) < end)
+  if (offset % 64 != 0 || map_bytes_ < offset || fstat(fd, &file) != 0 ||
+      static_cast<uint64_t>(file.st_size) < map_bytes_)
     throw std::invalid_argument("the file does not hold the weights");
-  if (end == 0) return;
-  // A huge page of a file is mapped as one only at an address that is as aligned as its place in the
-  // file, so the address is chosen here, out of a larger piece.
-  map_bytes_ = end + kHugePage;
-  map_ = mmap(nullptr, map_bytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (map_ == MAP_FAILED) throw std::bad_alloc();
-  const uintptr_t start = reinterpret_cast<uintptr_t>(map_);
-  uint8_t* aligned = static_cast<uint8_t*>(map_) + (kHugePage - start % kHugePage) % kHugePage;
+  if (map_bytes_ == 0) return;
   const int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-  if (mmap(aligned, end, access, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
-    munmap(map_, map_bytes_);
-    throw std::invalid_argument("the file cannot be mapped");
-  }
-  advise(aligned, end, pages);
-  data_ = aligned + offset;
+  void* at = mmap(nullptr, map_bytes_, access, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) throw std::invalid_argument("the file cannot be mapped");
+  map_ = at;
+  data_ = static_cast<uint8_t*>(at) + offset;
 }
 
 Arena::~Arena() {

@@ -19,8 +19,8 @@ class Arena {
   explicit Arena(size_t bytes, Pages pages = Pages::Small);
   // Bytes offset … offset + bytes of a file that other processes map too; the arena begins at
   // `offset`, a multiple of 64. Throws std::invalid_argument when the file is shorter or may not be
-  // mapped like that, std::bad_alloc as above.
-  Arena(int fd, size_t offset, size_t bytes, bool writable, Pages pages = Pages::Small);
+  // mapped like that. Its pages are small: see "Weights outlive their engine" in docs/decisions.md.
+  Arena(int fd, size_t offset, size_t bytes, bool writable);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;

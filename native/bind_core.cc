@@ -203,7 +203,7 @@ void bind_core(nb::module_& m) {
       .def_static(
           "of_file",
           [](int fd, size_t offset, size_t n_bytes, bool writable) {
-            return std::make_shared<Weights>(fd, offset, n_bytes, writable, Pages::Huge);
+            return std::make_shared<Weights>(fd, offset, n_bytes, writable);
           },
           nb::arg("fd"), nb::arg("offset"), nb::arg("n_bytes"), nb::arg("writable"))
       .def(

@@ -24,7 +24,7 @@ bool is_refused(int fd, size_t offset, size_t bytes) {
 
 void test_two_maps(int fd, size_t bytes) {
   check(ftruncate(fd, static_cast<off_t>(4096 + bytes)) == 0, "ftruncate");
-  const Arena written(fd, 4096, bytes, true, Pages::Huge);
+  const Arena written(fd, 4096, bytes, true);
   const Arena read(fd, 4096, bytes, false);
   check(written.is_writable() && !read.is_writable(), "is_writable");
   check(reinterpret_cast<uintptr_t>(read.data()) % 64 == 0, "alignment of a shared arena");

@@ -25,6 +25,7 @@ from rocmforge.backends.ops import (
     TensorSource,
     WeightRef,
 )
+from rocmforge.backends.shared_weights import shared_weights
 from rocmforge.errors import (
     BackendInitializationFailed,
     InferenceFailed,
@@ -34,6 +35,7 @@ from rocmforge.errors import (
 )
 from rocmforge.quant.formats import GGMLType, row_bytes
 from rocmforge.quant.reference import decode
+from rocmforge.weights_store import WeightsStore
 
 KERNEL_TYPES: Final = tuple(_native.weight_types())
 # Rows of a tensor without a kernel are decoded to F32 in pieces of about this many values.
@@ -104,17 +106,26 @@ class CpuBackend:
         self._offsets: list[int] = []
 
     def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
     ) -> dict[str, WeightRef]:
         """See Backend. Raises ModelLoadFailed when there is no room for the weights."""
         refs, total = self.place_weights(tensors)
-        weights = _allocate_weights(total)
-        n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
-        for tensor in tensors:
-            self._load(weights, tensor, refs[tensor.name])
-            n_done += len(tensor.data)
-            if progress is not None:
-                progress(n_done / max(1, n_bytes))
+
+        def pack(weights: _native.Weights) -> None:
+            n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
+            for tensor in tensors:
+                self._load(weights, tensor, refs[tensor.name])
+                n_done += len(tensor.data)
+                if progress is not None:
+                    progress(n_done / max(1, n_bytes))
+
+        weights = shared_weights(store, total, self._pool, pack) if store is not None else None
+        if weights is None:
+            weights = _allocate_weights(total)
+            pack(weights)
         self._weights = weights
         return refs
 

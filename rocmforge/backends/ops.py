@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rocmforge.quant.formats import GGMLType
+from rocmforge.weights_store import WeightsStore
 
 ATTENTION_SPLIT = 128
 
@@ -219,10 +220,14 @@ class Backend(Protocol):
         ...
 
     def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
     ) -> dict[str, WeightRef]:
         """Copy all weights into one arena of this backend; `progress` gets 0…1. The sources may be
-        closed after.
+        closed after. With a store they are taken from it, or put into it for the next engine,
+        where that is possible.
         """
         ...
 

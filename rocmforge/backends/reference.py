@@ -26,6 +26,7 @@ from rocmforge.backends.ops import (
 from rocmforge.errors import InferenceFailed
 from rocmforge.quant.formats import GGMLType
 from rocmforge.quant.reference import decode
+from rocmforge.weights_store import WeightsStore
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -267,9 +268,14 @@ class ReferenceBackend:
         return 0
 
     def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
     ) -> dict[str, WeightRef]:
-        """See Backend. Types are named as in the file, so that activations are quantised alike."""
+        """See Backend; a store is left as it is. Types are named as in the file, so that
+        activations are quantised alike.
+        """
         refs, _ = self.place_weights(tensors)
         self._matrices = []
         for i, tensor in enumerate(tensors):

@@ -141,6 +141,7 @@ class Runner:
             # Every CPU kernel gives a row the same result in any batch.
             deterministic=True,
             load_s=load_s,
+            weights_source=self._model.weights_source,
         )
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ from rocmforge.heap import release_free_memory
 from rocmforge.models.decoder import Decoder
 from rocmforge.models.loading import load_model
 from rocmforge.observe.log import get_logger
+from rocmforge.weights_store import read_header
 from rocmforge.wire.protocol import EngineFacts
 
 # How the time of a start divides, roughly: reading and packing weights is nearly all of it.
@@ -39,16 +40,22 @@ def start_engine(
     op_counter: memoryview | None = None,
     check_invariants: bool = False,
     is_replacement: bool = False,
+    store_fd: int | None = None,
 ) -> tuple[Engine, EngineFacts]:
     """Choose a backend, load the model, size the cache, warm up; the engine, and what really runs.
 
     `progress(phase, percent)` is called with the phases read, pack, plan and warm. is_replacement:
-    another engine of the same sizes served before. Raises a RocmForgeError that says what is wrong
-    with the model, the configuration or the device.
+    another engine of the same sizes served before. store_fd: the weights store (weights_store) that
+    outlives this engine. Raises a RocmForgeError that says what is wrong with the model, the
+    configuration or the device.
     """
     start_s = monotonic_s()
     runner = load_runner(
-        config, progress=progress, op_counter=op_counter, is_replacement=is_replacement
+        config,
+        progress=progress,
+        op_counter=op_counter,
+        is_replacement=is_replacement,
+        store_fd=store_fd,
     )
     runner.forget_metadata()
     release_free_memory()
@@ -71,6 +78,7 @@ def load_runner(
     progress: Callable[[str, float], None] = _silent,
     op_counter: memoryview | None = None,
     is_replacement: bool = False,
+    store_fd: int | None = None,
 ) -> Runner:
     """Choose a backend, load the model and size the cache; see start_engine."""
     progress("read", 0.0)
@@ -80,12 +88,15 @@ def load_runner(
 
     def plan(decoder: Decoder, weight_bytes: int) -> None:
         nonlocal config
-        config = _planned(config, backend, decoder, weight_bytes, is_replacement)
+        config = _planned(
+            config, backend, decoder, weight_bytes, _reusable_bytes(store_fd), is_replacement
+        )
 
     model = load_model(
         config.model_path,
         backend,
         before_copy=plan,
+        store_fd=store_fd,
         progress=lambda done: progress(
             "pack", _READ_PERCENT + done * (_PACK_PERCENT - _READ_PERCENT)
         ),
@@ -102,6 +113,7 @@ def _planned(
     backend: Backend,
     decoder: Decoder,
     weight_bytes: int,
+    shared_bytes: int,
     is_replacement: bool,
 ) -> EngineConfig:
     """The configuration with the size of the KV cache decided. Raises ModelLoadFailed when the
@@ -112,6 +124,7 @@ def _planned(
         config,
         decoder.spec,
         weight_bytes=weight_bytes,
+        shared_bytes=min(shared_bytes, weight_bytes),
         workspace_bytes=backend.workspace_bytes(decoder.forward, step_limits(config, n_ctx)),
         available=available_memory(),
     )
@@ -122,6 +135,12 @@ def _planned(
     else:
         plan.check()
     return replace(config, cache=replace(config.cache, kv_bytes=plan.kv_bytes))
+
+
+def _reusable_bytes(store_fd: int | None) -> int:
+    """Bytes of weights that are in memory already; they are not free, nor taken again."""
+    header = None if store_fd is None else read_header(store_fd)
+    return 0 if header is None else header.n_bytes
 
 
 def warm_up(runner: Runner, config: EngineConfig) -> StepBudget:

@@ -39,6 +39,7 @@ from rocmforge.supervisor.life import LEAVE_TIMEOUT_S, Ending, EngineLife
 from rocmforge.supervisor.process import EngineProcess
 from rocmforge.supervisor.restart_policy import RestartPolicy
 from rocmforge.supervisor.status import EngineState, EngineStatus, sum_counters
+from rocmforge.supervisor.weights_keeper import WeightsKeeper
 from rocmforge.wire.beat import EnginePhase
 from rocmforge.wire.protocol import (
     EngineFacts,
@@ -80,7 +81,13 @@ class Supervisor:
         launched: LaunchedEngine | None = None,
     ) -> None:
         """launched: the first engine, if there is one already."""
-        self._start_message = StartEngine(config=engine_config, log=log_config or LogConfig())
+        self._start_message = StartEngine(
+            config=engine_config,
+            log=log_config or LogConfig(),
+            shares_weights=config.shared_weights,
+        )
+        first_fd = launched.weights_fd if launched else None
+        self._weights = WeightsKeeper(engine_config.model_path, first_fd)
         self._config = config
         self._journal = journal
         self._command = command
@@ -176,6 +183,7 @@ class Supervisor:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+        self._weights.close()
         self.delivery.fail_all(
             EngineNotInitialized("the server is stopping; send the request again")
         )
@@ -217,7 +225,11 @@ class Supervisor:
         self._n_tokens_before = self.delivery.n_tokens
         try:
             launched, self._launched = self._launched, None
-            process = await EngineProcess.adopt(launched or launch(self._command))
+            if launched is None:
+                shares = self._config.shared_weights
+                weights_fd = self._weights.fd_for_next_life() if shares else None
+                launched = launch(self._command, weights_fd=weights_fd)
+            process = await EngineProcess.adopt(launched)
         except OSError as error:
             why = EngineNotInitialized(f"the engine process cannot be started: {error}")
             ending = Ending(CrashCause.not_started, why.message, why)
@@ -292,6 +304,7 @@ class Supervisor:
 
     async def _ready(self, facts: EngineFacts) -> None:
         self._facts = facts
+        self._weights.engine_ready(facts.weights_source)
         self._load = LoadProgress(phase="ready", percent=100.0)
         n_resumed = 0
         # Requests that come meanwhile join the journal's end; the loop ends when none is left.

@@ -21,6 +21,7 @@ LEAVES = {
     "quant",
     "embedded",
     "heap",
+    "weights_store",
 }
 ALLOWED = {
     "errors": set(),
@@ -31,6 +32,7 @@ ALLOWED = {
     "model_source": {"errors", "embedded"},
     "embedded": set(),
     "heap": set(),
+    "weights_store": set(),
     "observe": {"errors", "config", "clock", "request"},
     "quant": {"errors"},
     "gguf": {"errors", "quant"},

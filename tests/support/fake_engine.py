@@ -262,6 +262,7 @@ def main() -> None:
     parser.add_argument("--script", type=json.loads)
     parser.add_argument("--fd", type=int)
     parser.add_argument("--beat-fd", type=int)
+    parser.add_argument("--weights-fd", type=int)
     arguments = parser.parse_args()
     counter = Path(arguments.script["counter"])
     number = counter.stat().st_size if counter.exists() else 0
