@@ -126,7 +126,8 @@ class SupervisorConfig:
 
     Only restarts without progress (no token since the last one) count towards max_restarts and
     lengthen the back-off; when they are used up the circuit opens: requests get 503 until
-    circuit_open_s have passed.
+    circuit_open_s have passed. shared_weights: keep the weights in memory while an
+    engine is replaced.
     """
 
     restart_delay_s: float = 0.1
@@ -136,6 +137,7 @@ class SupervisorConfig:
     circuit_open_s: float = 30.0
     load_timeout_s: float = 600.0
     hang_timeout_s: float = 30.0
+    shared_weights: bool = True
 
     def __post_init__(self) -> None:
         for name in ("restart_delay_s", "restart_max_delay_s", "circuit_open_s"):

@@ -26,6 +26,7 @@ from rocmforge.backends.ops import (
     WeightRef,
 )
 from rocmforge.backends.retrying_device import DeviceBuffer, RetryingDevice
+from rocmforge.backends.shared_weights import shared_weights
 from rocmforge.errors import (
     BackendInitializationFailed,
     HipError,
@@ -37,6 +38,7 @@ from rocmforge.errors import (
 )
 from rocmforge.quant.formats import GGMLType, row_bytes
 from rocmforge.quant.reference import decode
+from rocmforge.weights_store import WeightsStore
 
 KERNEL_TYPES: Final = tuple(_native.weight_types())
 # Rows of a tensor without a kernel are decoded to F32 in pieces of about this many values.
@@ -146,17 +148,26 @@ class CpuBackend:
         return self._retrying.copy_from_device_with_retry(buffer)
 
     def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
     ) -> dict[str, WeightRef]:
         """See Backend. Raises ModelLoadFailed when there is no room for the weights."""
-        refs, total = self._place_weights(tensors)
-        weights = self._allocate_weights(total)
-        n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
-        for tensor in tensors:
-            self._load(weights, tensor, refs[tensor.name])
-            n_done += len(tensor.data)
-            if progress is not None:
-                progress(n_done / max(1, n_bytes))
+        refs, total = self.place_weights(tensors)
+
+        def pack(weights: _native.Weights) -> None:
+            n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
+            for tensor in tensors:
+                self._load(weights, tensor, refs[tensor.name])
+                n_done += len(tensor.data)
+                if progress is not None:
+                    progress(n_done / max(1, n_bytes))
+
+        weights = shared_weights(store, total, self._pool, pack) if store is not None else None
+        if weights is None:
+            weights = self._allocate_weights(total)
+            pack(weights)
         self._weights = weights
         return refs
 
@@ -170,7 +181,8 @@ class CpuBackend:
                 raise
             raise ModelLoadFailed(f"there is no room for {n_bytes} bytes of weights") from error
 
-    def _place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+    def place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+        """See Backend."""
         refs: dict[str, WeightRef] = {}
         self._offsets, total = [], 0
         for tensor in tensors:
@@ -210,6 +222,13 @@ class CpuBackend:
             values = decode(GGMLType(tensor.type), data, n_rows * ref.cols).astype(np.float32)
             raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             weights.pack(self._pool, offset, "F32", ref.cols, first, n_rows, raw)
+
+    def workspace_bytes(self, forward: Callable[[Any], None], limits: StepLimits) -> int:
+        """See Backend."""
+        ops = CpuOps(self._offsets)
+        forward(ops)
+        _, arena_bytes = plan_places(ops.buffers, limits)
+        return arena_bytes + (4 * limits.max_rows * ops.logits.width if ops.logits else 0)
 
     def create_program(
         self,

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rocmforge.engine.worker")
     parser.add_argument("--fd", type=int, required=True, help="the server's socket")
     parser.add_argument("--beat-fd", type=int, required=True, help="the page of counters")
+    parser.add_argument("--weights-fd", type=int, help="the weights store that outlives it")
     options = parser.parse_args(argv)
     detach()
     channel = BlockingChannel.from_fd(options.fd)
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ).start()
     page = BeatPage.attach(options.beat_fd)
     try:
-        return _run(channel, page)
+        return _run(channel, page, options.weights_fd)
     except ChannelClosed:
         return EXIT_ORPHANED
 
@@ -82,13 +83,13 @@ def leave_with_server(fd: int) -> None:
     os._exit(EXIT_ORPHANED)
 
 
-def _run(channel: BlockingChannel, page: BeatPage) -> int:
+def _run(channel: BlockingChannel, page: BeatPage, weights_fd: int | None) -> int:
     page.phase = EnginePhase.loading
     engine: Engine | None = None
     try:
         start, *early = _first_messages(channel)
         configure_logging(start.log)
-        engine = _load(channel, page, start)
+        engine = _load(channel, page, start, weights_fd if start.shares_weights else None)
         page.phase = EnginePhase.serving
         return EngineLoop(channel, page, engine).run(early)
     except ChannelClosed:
@@ -118,7 +119,9 @@ def _first_messages(channel: BlockingChannel) -> tuple[StartEngine, *tuple[ToEng
     return (first, *messages[1:])
 
 
-def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engine:
+def _load(
+    channel: BlockingChannel, page: BeatPage, start: StartEngine, store_fd: int | None
+) -> Engine:
     def progress(phase: str, percent: float) -> None:
         page.beat()
         channel.send(LoadProgress(phase=phase, percent=percent))
@@ -129,6 +132,8 @@ def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engin
         op_counter=page.op_counter,
         beat=page.beat,
         check_invariants=start.log.level == "debug",
+        is_replacement=start.is_replacement,
+        store_fd=store_fd,
     )
     channel.send(EngineReady(facts=facts))
     return engine

@@ -46,6 +46,10 @@ class StartEngine(msgspec.Struct, frozen=True, tag=True):
     config: EngineConfig
     log: LogConfig = LogConfig()
     protocol_version: int = PROTOCOL_VERSION
+    is_replacement: bool = False
+    """Another engine with these sizes was ready before; requests may wait for this one."""
+    shares_weights: bool = False
+    """The weights store that the engine was launched with is to be used."""
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
@@ -104,6 +108,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int
     deterministic: bool
     load_s: float
+    weights_source: str = "file"
+    """`shared` when an engine before this one had packed them, else `file`."""
 
 
 class EngineReady(msgspec.Struct, frozen=True, tag=True):

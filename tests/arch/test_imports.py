@@ -23,6 +23,7 @@ LEAVES = {
     "quant",
     "embedded",
     "heap",
+    "weights_store",
 }
 ALLOWED = {
     "error_base": set(),
@@ -36,6 +37,7 @@ ALLOWED = {
     "model_source": {"errors", "embedded"},
     "embedded": set(),
     "heap": set(),
+    "weights_store": set(),
     "observe": {"errors", "config", "clock", "request"},
     "quant": {"errors"},
     "gguf": {"errors", "quant"},
