@@ -17,9 +17,11 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from rocmforge.checks import positive as _positive
 from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
 from rocmforge.fault_config import FaultConfig
 from rocmforge.retry_config import RetryConfig
+from rocmforge.server_config import ConnectionConfig, OverloadConfig
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -170,6 +172,8 @@ class ServerConfig:
     template_timeout_s: float = 5.0
     drain_timeout_s: float = 30.0
     supervisor: SupervisorConfig = field(default_factory=SupervisorConfig)
+    connections: ConnectionConfig = field(default_factory=ConnectionConfig)
+    overload: OverloadConfig = field(default_factory=OverloadConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -338,9 +342,3 @@ def _leaf_paths(cls: type[Any], path: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 def _variable_name(path: tuple[str, ...]) -> str:
     return ENV_PREFIX + "_".join(p for p in path if p not in _UNNAMED_SECTIONS).upper()
-
-
-def _positive(name: str, value: float) -> None:
-    # Written so that NaN fails too.
-    if not value > 0:
-        raise InvalidConfiguration(f"{name} must be positive, got {value}")

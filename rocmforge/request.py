@@ -21,6 +21,8 @@ MAX_STOP_STRING_CHARS = 1024
 MAX_CHOICES = 32
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024
+# Answers without a limit of their own are counted as this long while they wait.
+USUAL_ANSWER_TOKENS = 1000
 
 
 class FinishReason(StrEnum):
@@ -148,3 +150,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """
     generated: tuple[tuple[int, ...], ...] = ()
     finished: tuple[int, ...] = ()
+
+    def expected_tokens(self, n_ctx: int) -> int:
+        """Tokens it will come to over all choices, as far as can be said before: the prompt, and
+        max_tokens or a usual answer's where that fits into a context of n_ctx positions."""
+        asked, rest = self.params.max_tokens, n_ctx - len(self.prompt_ids)
+        answer = min(rest, USUAL_ANSWER_TOKENS if asked is None else asked)
+        return len(self.prompt_ids) + self.params.n * answer

@@ -36,6 +36,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LATENCY_BUCKETS_S: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
+FULL_REASONS: Final = ("requests", "tokens")
+SLOW_STAGES: Final = ("headers", "body", "reader")
 # Shorter than a usual scrape interval (15 s), long enough for a few steps of a slow model.
 RATE_WINDOW_S: Final = 10.0
 
@@ -146,6 +148,12 @@ class Metrics:
         self._http = Counter(
             f"{PREFIX}http_responses", "Responses", ["route", "status"], registry=self.registry
         )
+        self._slow_clients = self._labelled(
+            "slow_clients", "Clients given up on", "stage", SLOW_STAGES
+        )
+        self._refused = self._labelled(
+            "requests_refused", "Requests refused because too much waits", "reason", FULL_REASONS
+        )
         self._queue_wait = self._histogram("queue_wait_seconds", "In the engine's queue")
         self._ttft = self._histogram("ttft_seconds", "Acceptance to first token")
         self._prefill = self._histogram(
@@ -160,6 +168,13 @@ class Metrics:
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(PREFIX + name, text, registry=self.registry)
+
+    def _labelled(
+        self, name: str, text: str, label: str, values: Iterable[str]
+    ) -> dict[str, Counter]:
+        """A counter per value, there from the start so that a first event shows as an increase."""
+        counter = Counter(PREFIX + name, text, [label], registry=self.registry)
+        return {value: counter.labels(value) for value in values}
 
     def _histogram(self, name: str, text: str) -> Histogram:
         return Histogram(PREFIX + name, text, buckets=_LATENCY_BUCKETS_S, registry=self.registry)
@@ -199,6 +214,14 @@ class Metrics:
     def response(self, route: str, status: int) -> None:
         """A response began."""
         self._http.labels(route, str(status)).inc()
+
+    def refused(self, reason: str) -> None:
+        """A request was refused because too many `requests` or `tokens` were there."""
+        self._refused[reason].inc()
+
+    def slow_client(self, stage: str) -> None:
+        """A client was given up on: too slow with its `headers`, its `body`, or as a `reader`."""
+        self._slow_clients[stage].inc()
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 
 from rocmforge.errors import (
     ContextLengthExceeded,
@@ -13,7 +14,7 @@ from rocmforge.errors import (
     ModelLoading,
     QueueCapacityExceeded,
 )
-from rocmforge.request import SamplingParams
+from rocmforge.request import Request, SamplingParams
 from rocmforge.server.state import ServerState
 from rocmforge.supervisor.client import EngineState
 
@@ -38,16 +39,49 @@ def check_open(state: ServerState) -> None:
     if status.facts is None:
         phase = f" ({status.load_phase})" if status.load_phase else ""
         raise ModelLoading(f"the model is being loaded: {status.load_percent:.0f} %{phase}")
-    if state.registry.n_live >= state.config.max_live_requests:
-        raise QueueCapacityExceeded(
-            f"{state.config.max_live_requests} requests are live already; try again later"
-        )
+    most = state.config.max_live_requests
+    if state.registry.n_live + state.n_arriving >= most:
+        raise _full(state, "requests", f"{most} requests are live already; try again later")
+    _check_tokens(state, 1)
+
+
+@contextlib.contextmanager
+def arriving(state: ServerState) -> Iterator[None]:
+    """A request from its head until it is submitted: refused before its body is read, or counted,
+    so that a crowd that uploads or is tokenized cannot pass the limit together.
+
+    Raises what check_open raises.
+    """
+    check_open(state)
+    state.n_arriving += 1
+    try:
+        yield
+    finally:
+        state.n_arriving -= 1
+
+
+def check_room(state: ServerState, requests: Sequence[Request]) -> None:
+    """Raises QueueCapacityExceeded when requests, now that their sizes are known, are too much."""
+    _check_tokens(state, sum(request.expected_tokens(state.n_ctx) for request in requests))
+
+
+def _check_tokens(state: ServerState, n_tokens: int) -> None:
+    most, queued = state.config.overload.max_queued_tokens, state.registry.n_queued_tokens
+    # A request alone is always served: only its context limits it.
+    if queued and queued + n_tokens > most:
+        raise _full(state, "tokens", f"{queued} tokens are queued already; try again later")
+
+
+def _full(state: ServerState, reason: str, message: str) -> QueueCapacityExceeded:
+    state.metrics.refused(reason)
+    return QueueCapacityExceeded(message)
 
 
 def drain_s(state: ServerState) -> float | None:
-    """Seconds until a request has probably ended; None when nothing is known about it."""
-    rate = state.registry.ends_per_second()
-    return None if rate is None else 1.0 / rate
+    """Seconds until there is probably room again; None when nothing is known about it."""
+    return state.registry.seconds_until_room(
+        state.config.max_live_requests, state.config.overload.max_queued_tokens
+    )
 
 
 async def encode(

@@ -49,6 +49,7 @@ def create_state(
         engine_config,
         config.supervisor,
         max_live=config.max_live_requests,
+        max_unread=config.connections.max_unread_events,
         log_config=log_config,
         command=command,
         launched=launched,

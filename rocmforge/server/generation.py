@@ -103,7 +103,12 @@ class Generation:
         ]
         self._handle: RequestHandle = state.client.submit(request)
         self.record = RequestRecord(
-            request.request_id, route, params.n, len(request.prompt_ids), handle=self._handle
+            request.request_id,
+            route,
+            params.n,
+            len(request.prompt_ids),
+            request.expected_tokens(state.n_ctx),
+            handle=self._handle,
         )
         self.cached_tokens = 0
         self._start_s = monotonic_s()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from rocmforge.errors import EngineNotInitialized, RocmForgeError
 from rocmforge.heap import release_free_memory, settle
 from rocmforge.observe.log import get_logger
 from rocmforge.server.app import create_app, create_state
+from rocmforge.server.connection import ConnectionSettings
 from rocmforge.server.run import BACKLOG
 from rocmforge.server.state import ServerState
 from rocmforge.supervisor.launch import LaunchedEngine
@@ -44,8 +46,10 @@ async def _serve(
 ) -> int:
     state = create_state(engine_config, config, log_config, launched=launched)
     server = _Server(
-        uvicorn.Config(
+        ConnectionSettings(
             create_app(state),
+            config,
+            state.metrics.slow_client,
             lifespan="on",
             ws="none",
             log_config=None,
@@ -100,7 +104,8 @@ class _Server(uvicorn.Server):
 
 
 class _Stopping:
-    """A first signal refuses new work and lets running answers finish, a second leaves now."""
+    """A first signal refuses new work and lets running answers finish; a second ends them with
+    their error, as the deadline does; a third leaves without a word."""
 
     def __init__(self, state: ServerState, server: uvicorn.Server) -> None:
         self._state = state
@@ -108,20 +113,45 @@ class _Stopping:
         self._task: asyncio.Task[None] | None = None
 
     def listen_to_signals(self) -> None:
+        """SIGHUP is what a terminal sends when it closes: then nobody is there any more. A daemon
+        has no terminal, and whoever started us with `nohup` has said to ignore it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            return
+        if _has_terminal():
+            loop.add_signal_handler(signal.SIGHUP, self._on_signal, signal.SIGHUP)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, _log.info, "hangup_ignored")
 
     def _on_signal(self, number: int) -> None:
-        if self._task is not None:
-            self._server.should_exit = self._server.force_exit = True
-            return
-        _log.info("stopping", signal=signal.Signals(number).name)
-        self._state.is_draining = True
-        self._task = asyncio.create_task(self._drain())
+        if self._task is None:
+            _log.info("stopping", signal=signal.Signals(number).name)
+            self._state.is_draining = True
+            self._task = asyncio.create_task(self._drain())
+        elif not self._server.should_exit:
+            _log.warning("stopping_now", signal=signal.Signals(number).name)
+            self._leave()
+        else:
+            self._server.force_exit = True
 
     async def _drain(self) -> None:
         timeout_s = self._state.config.drain_timeout_s
-        if not await self._state.client.drain(timeout_s):
+        if not await self._state.client.drain(timeout_s) and not self._server.should_exit:
             _log.warning("drain_timed_out", timeout_s=timeout_s)
+        self._leave()
+
+    def _leave(self) -> None:
+        """No stream ends in silence: each gets its error, and _LEAVE_S to be read."""
+        self._state.client.cut_live()
         self._server.should_exit = True
+
+
+def _has_terminal() -> bool:
+    """Whether a terminal controls this process."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

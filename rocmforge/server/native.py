@@ -19,7 +19,7 @@ from rocmforge.server.responses import json_response, native_body
 from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import GenerateBody, parse
 from rocmforge.server.state import state_of
-from rocmforge.server.stream import EventStream, event, unless_client_leaves
+from rocmforge.server.stream import event, event_stream, unless_client_leaves
 from rocmforge.server.unsupported import NATIVE, refuse_unsupported
 
 routes = Routes()
@@ -69,17 +69,18 @@ async def models(request: HttpRequest) -> Response:
 
 async def _start(request: HttpRequest) -> tuple[Generation, bool]:
     state = state_of(request)
-    raw = await read_object(request)
-    body = parse(GenerateBody, raw)
-    refuse_unsupported(raw, NATIVE)
-    params = body.params()
-    admission.check_open(state)
-    state.model.check_name(body.model)
-    ids = await admission.encode(state, body.prompt, parse_special=True, param="prompt")
-    request_id = RequestId(f"gen-{secrets.token_hex(12)}")
-    admission.check_params(state, params)
-    eog_ids = tuple(sorted(state.model.tokenizer.eog_ids))
-    wanted = Request(request_id=request_id, prompt_ids=ids, params=params, eog_ids=eog_ids)
+    with admission.arriving(state):
+        raw = await read_object(request)
+        body = parse(GenerateBody, raw)
+        refuse_unsupported(raw, NATIVE)
+        params = body.params()
+        state.model.check_name(body.model)
+        ids = await admission.encode(state, body.prompt, parse_special=True, param="prompt")
+        request_id = RequestId(f"gen-{secrets.token_hex(12)}")
+        admission.check_params(state, params)
+        eog_ids = tuple(sorted(state.model.tokenizer.eog_ids))
+        wanted = Request(request_id=request_id, prompt_ids=ids, params=params, eog_ids=eog_ids)
+        admission.check_room(state, [wanted])
     generation = Generation(state, wanted, route="/generate", continuation=True)
     return generation, bool(body.stream)
 
@@ -101,9 +102,9 @@ async def _whole(generation: Generation) -> Response:
 
 
 def _events(request: HttpRequest, generation: Generation) -> Response:
-    return EventStream(
+    return event_stream(
+        state_of(request),
         _chunks(generation),
-        ping_interval_s=state_of(request).config.ping_interval_s,
         failure=_failure,
         on_end=generation.aclose,
     )

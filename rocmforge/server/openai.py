@@ -24,7 +24,7 @@ from rocmforge.server.routes import Routes
 from rocmforge.server.schemas import ChatBody, CompletionBody, parse
 from rocmforge.server.several import Several
 from rocmforge.server.state import ServerState, state_of
-from rocmforge.server.stream import EventStream, event, unless_client_leaves
+from rocmforge.server.stream import event, event_stream, unless_client_leaves
 from rocmforge.server.unsupported import CHAT, COMPLETIONS, refuse_unsupported
 
 routes = Routes()
@@ -34,15 +34,16 @@ routes = Routes()
 async def chat_completions(request: HttpRequest) -> Response:
     """One chat turn."""
     state = state_of(request)
-    raw = await read_object(request)
-    body = parse(ChatBody, raw)
-    refuse_unsupported(raw, CHAT)
-    params = body.params()
-    admission.check_open(state)
-    state.model.check_name(body.model)
-    ids = await _chat_prompt(state, body)
-    response_id = f"chatcmpl-{secrets.token_hex(12)}"
-    requests = [_request(state, response_id, ids, params)]
+    with admission.arriving(state):
+        raw = await read_object(request)
+        body = parse(ChatBody, raw)
+        refuse_unsupported(raw, CHAT)
+        params = body.params()
+        state.model.check_name(body.model)
+        ids = await _chat_prompt(state, body)
+        response_id = f"chatcmpl-{secrets.token_hex(12)}"
+        requests = [_request(state, response_id, ids, params)]
+        admission.check_room(state, requests)
     shape = ChatFormat(response_id, state.model.name, int(unix_s()), state.model.tokenizer, params)
     return await _answer(request, body.stream, body.includes_usage, requests, shape)
 
@@ -51,23 +52,24 @@ async def chat_completions(request: HttpRequest) -> Response:
 async def completions(request: HttpRequest) -> Response:
     """Texts continued, without chat template."""
     state = state_of(request)
-    raw = await read_object(request)
-    body = parse(CompletionBody, raw)
-    refuse_unsupported(raw, COMPLETIONS)
-    params, prompts = body.params(), body.prompts()
-    if len(prompts) * params.n > MAX_CHOICES:
-        raise InvalidRequest(
-            f"{len(prompts)} prompts with n = {params.n} are more than {MAX_CHOICES} answers",
-            param="prompt",
-        )
-    admission.check_open(state)
-    state.model.check_name(body.model)
-    response_id = f"cmpl-{secrets.token_hex(12)}"
-    requests = []
-    for index, prompt in enumerate(prompts):
-        ids = await _completion_prompt(state, prompt)
-        name = response_id if len(prompts) == 1 else f"{response_id}-{index}"
-        requests.append(_request(state, name, ids, params))
+    with admission.arriving(state):
+        raw = await read_object(request)
+        body = parse(CompletionBody, raw)
+        refuse_unsupported(raw, COMPLETIONS)
+        params, prompts = body.params(), body.prompts()
+        if len(prompts) * params.n > MAX_CHOICES:
+            raise InvalidRequest(
+                f"{len(prompts)} prompts with n = {params.n} are more than {MAX_CHOICES} answers",
+                param="prompt",
+            )
+        state.model.check_name(body.model)
+        response_id = f"cmpl-{secrets.token_hex(12)}"
+        requests = []
+        for index, prompt in enumerate(prompts):
+            ids = await _completion_prompt(state, prompt)
+            name = response_id if len(prompts) == 1 else f"{response_id}-{index}"
+            requests.append(_request(state, name, ids, params))
+        admission.check_room(state, requests)
     tokenizer = state.model.tokenizer
     shape = CompletionFormat(response_id, state.model.name, int(unix_s()), tokenizer, params)
     return await _answer(request, body.stream, body.includes_usage, requests, shape)
@@ -137,9 +139,9 @@ async def _answer(
             return await unless_client_leaves(request, _whole(several, shape))
         finally:
             await several.aclose()
-    return EventStream(
+    return event_stream(
+        state,
         _chunks(several, shape, with_usage),
-        ping_interval_s=state.config.ping_interval_s,
         failure=_failure,
         on_end=several.aclose,
     )

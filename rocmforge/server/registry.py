@@ -17,12 +17,14 @@ _RATE_WINDOW_S: Final = 60.0
 
 @dataclass
 class RequestRecord:
-    """One request as /status shows it; times are Unix seconds."""
+    """One request as /status shows it; times are Unix seconds. n_queued_tokens: what it is
+    expected to come to, prompt included."""
 
     request_id: str
     route: str
     n_choices: int
     n_prompt_tokens: int
+    n_queued_tokens: int = 0
     created_s: float = field(default_factory=unix_s)
     ended_s: float | None = None
     state: RequestState = RequestState.Pending
@@ -65,19 +67,22 @@ class RequestRegistry:
         self._n_ended = n_ended
         self._live: dict[str, RequestRecord] = {}
         self._ended: OrderedDict[str, RequestRecord] = OrderedDict()
-        self._end_times: deque[float] = deque(maxlen=n_ended)
+        self._endings: deque[tuple[float, int]] = deque(maxlen=n_ended)  # (time, tokens)
+        self.n_queued_tokens = 0
 
     def add(self, record: RequestRecord) -> None:
         """Keep a request that was just accepted."""
         self._ended.pop(record.request_id, None)
         self._live[record.request_id] = record
+        self.n_queued_tokens += record.n_queued_tokens
 
     def end(self, record: RequestRecord, state: RequestState) -> None:
         """Note how a request ended."""
         record.state, record.ended_s, record.handle = state, unix_s(), None
         self._live.pop(record.request_id, None)
         self._ended[record.request_id] = record
-        self._end_times.append(monotonic_s())
+        self.n_queued_tokens -= record.n_queued_tokens
+        self._endings.append((monotonic_s(), record.n_queued_tokens))
         if len(self._ended) > self._n_ended:
             self._ended.popitem(last=False)
 
@@ -99,10 +104,16 @@ class RequestRegistry:
         """Requests that have not ended."""
         return len(self._live)
 
-    def ends_per_second(self) -> float | None:
-        """How fast requests ended during the last minute; None when too few did to say."""
-        since = monotonic_s() - _RATE_WINDOW_S
-        recent = [end_s for end_s in self._end_times if end_s >= since]
+    def seconds_until_room(self, max_requests: int, max_tokens: int) -> float | None:
+        """Until a request fits again, at the rate of the last minute; None when too few requests
+        ended in it to say."""
+        now_s = monotonic_s()
+        recent = [ending for ending in self._endings if ending[0] >= now_s - _RATE_WINDOW_S]
         if len(recent) < 2:
             return None
-        return len(recent) / max(1.0, monotonic_s() - recent[0])
+        seconds = max(1.0, now_s - recent[0][0])
+        per_request_s = seconds / len(recent)
+        per_token_s = seconds / max(1, sum(n_tokens for _, n_tokens in recent))
+        excess_requests = max(1, self.n_live + 1 - max_requests)
+        excess_tokens = max(0, self.n_queued_tokens - max_tokens)
+        return max(excess_requests * per_request_s, excess_tokens * per_token_s)

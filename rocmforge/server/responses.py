@@ -18,6 +18,7 @@ from rocmforge.errors import (
     QueueCapacityExceeded,
     RequestNotFound,
     RocmForgeError,
+    UploadTimedOut,
 )
 
 MAX_RETRY_AFTER_S: Final = 120
@@ -73,6 +74,8 @@ def headers_of(
     drain_s: seconds until the queue has room again, where that is known.
     """
     headers = {}
+    if isinstance(error, UploadTimedOut):
+        headers["Connection"] = "close"  # its rest would be read as the next request
     if isinstance(error, GenerationFailed | DeadlineExceeded):
         headers["x-should-retry"] = "false"
     if not is_passing(error):

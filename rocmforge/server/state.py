@@ -28,6 +28,8 @@ class ServerState:
     registry: RequestRegistry = field(default_factory=RequestRegistry)
     started_s: float = field(default_factory=unix_s)
     is_draining: bool = False
+    # Requests admitted whose body, template or tokens are still being worked on.
+    n_arriving: int = 0
 
     @property
     def n_ctx(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -15,7 +16,10 @@ from starlette.types import Receive, Scope, Send
 from rocmforge.clock import monotonic_s
 from rocmforge.errors import InternalError, RocmForgeError
 from rocmforge.observe.log import get_logger
+from rocmforge.server.state import ServerState
 
+# In a request's scope: cuts its connection off.
+ABORT: Final = "rocmforge.abort"
 PING: Final = b": ping\n\n"
 DONE: Final = b"data: [DONE]\n\n"
 Result = TypeVar("Result")
@@ -57,12 +61,21 @@ async def _cancel(task: asyncio.Future[Result]) -> None:
         await task
 
 
+async def _cut_off(scope: Scope) -> None:
+    """End the connection without waiting for what is still to be sent."""
+    abort = scope.get(ABORT)
+    if abort is not None:
+        abort()
+        await asyncio.sleep(0)  # the server learns of it in the loop's next turn
+
+
 class EventStream(Response):
     """A response of events.
 
     chunks: encoded events, one or more at a time. failure: what a stream that fails ends with.
     on_end: always awaited, the client's leaving included. Whenever nothing was sent for
-    ping_interval_s, a comment is, so that no proxy gives up.
+    ping_interval_s, a comment is, so that no proxy gives up. write_timeout_s: a client that takes
+    nothing for so long has its connection cut off; on_stalled is told.
 
     The head is sent with the first chunk or ping. Called, it raises a RocmForgeError that comes
     before: then the answer can still be a proper status.
@@ -77,6 +90,8 @@ class EventStream(Response):
         ping_interval_s: float,
         failure: Callable[[RocmForgeError], bytes],
         on_end: Callable[[], Awaitable[None]],
+        write_timeout_s: float | None = None,
+        on_stalled: Callable[[], None] = lambda: None,
     ) -> None:
         # A proxy that buffers would turn a stream into one long wait.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -86,6 +101,9 @@ class EventStream(Response):
         self._ping_interval_s = ping_interval_s
         self._failure = failure
         self._on_end = on_end
+        self._write_timeout_s = write_timeout_s
+        self._on_stalled = on_stalled
+        self._write_began_s: float | None = None
         self._has_begun = False
         self._wrote_s = 0.0
         # A ping and a chunk must not overtake each other on their way through `send`.
@@ -96,13 +114,30 @@ class EventStream(Response):
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
+            if not await self._first_of(sending, leaving):
+                self._on_stalled()
+                await _cut_off(scope)
+            elif sending.done():
                 sending.result()
         finally:
             await _cancel(sending)
             await _cancel(leaving)
             await self._on_end()
+
+    async def _first_of(self, *tasks: asyncio.Future[None]) -> bool:
+        """Wait for one of the tasks; False when the client has stopped reading.
+
+        Looked at from time to time: a timer for each write would cost as much as the write.
+        """
+        limit_s = math.inf if self._write_timeout_s is None else self._write_timeout_s
+        look_s = None if self._write_timeout_s is None else limit_s / 4
+        while True:
+            done, _ = await asyncio.wait(tasks, timeout=look_s, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return True
+            began_s = self._write_began_s
+            if began_s is not None and monotonic_s() - began_s >= limit_s:
+                return False
 
     async def _send_all(self, send: Send) -> None:
         # A timer beside the chunks: a task for each chunk would cost more than the chunk.
@@ -134,11 +169,13 @@ class EventStream(Response):
 
     async def _write(self, chunk: bytes, send: Send) -> None:
         async with self._writing:
+            self._write_began_s = monotonic_s()
             if not self._has_begun:
                 self._has_begun = True
                 head = {"status": 200, "headers": self.raw_headers}
                 await send({"type": "http.response.start"} | head)
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._write_began_s = None
         self._wrote_s = monotonic_s()
 
     async def _ping(self, send: Send) -> None:
@@ -149,3 +186,21 @@ class EventStream(Response):
                 await asyncio.sleep(rest_s)
             else:
                 await self._write(PING, send)
+
+
+def event_stream(
+    state: ServerState,
+    chunks: AsyncGenerator[bytes, None],
+    *,
+    failure: Callable[[RocmForgeError], bytes],
+    on_end: Callable[[], Awaitable[None]],
+) -> EventStream:
+    """A stream with the server's own settings."""
+    return EventStream(
+        chunks,
+        ping_interval_s=state.config.ping_interval_s,
+        write_timeout_s=state.config.connections.write_timeout_s,
+        on_stalled=lambda: state.metrics.slow_client("reader"),
+        failure=failure,
+        on_end=on_end,
+    )

@@ -28,7 +28,12 @@ from rocmforge.errors import (
     QueueCapacityExceeded,
 )
 from rocmforge.request import Request
-from rocmforge.supervisor.handle import Recovering, RequestEvent, RequestHandle
+from rocmforge.supervisor.handle import (
+    MAX_UNREAD_EVENTS,
+    Recovering,
+    RequestEvent,
+    RequestHandle,
+)
 from rocmforge.supervisor.journal import Journal
 from rocmforge.supervisor.launch import ENGINE_COMMAND, LaunchedEngine
 from rocmforge.supervisor.status import EngineState, EngineStatus
@@ -58,14 +63,17 @@ class EngineClient:
         supervisor_config: SupervisorConfig | None = None,
         *,
         max_live: int = DEFAULT_MAX_LIVE,
+        max_unread: int = MAX_UNREAD_EVENTS,
         log_config: LogConfig | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
         launched: LaunchedEngine | None = None,
     ) -> None:
-        """`max_live`: requests journalled at once; `command`: the engine program (for tests);
+        """`max_live`: requests journalled at once; `max_unread`: events of one request that may
+        wait for its reader, at one more it fails; `command`: the engine program (for tests);
         `launched`: the first engine, made before."""
         self._journal = Journal()
         self._max_live = max_live
+        self._max_unread = max_unread
         self._is_draining = False
         self._supervisor = Supervisor(
             engine_config,
@@ -104,6 +112,13 @@ class EngineClient:
             return False
         return True
 
+    def cut_live(self) -> None:
+        """Refuse new requests and end the live ones with EngineNotInitialized, at once."""
+        self._is_draining = True
+        self._supervisor.delivery.cut_all(
+            EngineNotInitialized("the server is stopping; send the request again")
+        )
+
     async def close(self) -> None:
         """Stop the engine; requests that are still live fail with EngineNotInitialized."""
         self._is_draining = True
@@ -125,7 +140,9 @@ class EngineClient:
         if request.params.seed is None:
             params = msgspec.structs.replace(request.params, seed=secrets.randbits(63))
             request = msgspec.structs.replace(request, params=params)
-        handle = RequestHandle(request.request_id, self._supervisor.delivery.cancel)
+        handle = RequestHandle(
+            request.request_id, self._supervisor.delivery.cancel, max_unread=self._max_unread
+        )
         entry = self._journal.add(request, handle)
         try:
             self._supervisor.submit(entry)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from rocmforge.errors import GenerationFailed, RocmForgeError
+from rocmforge.errors import DeadlineExceeded, GenerationFailed, RocmForgeError
+from rocmforge.observe.log import get_logger
 from rocmforge.request import RequestId, RequestState
 from rocmforge.supervisor.handle import Recovering
 from rocmforge.supervisor.journal import Journal, JournalEntry
 from rocmforge.wire.channel import ChannelError
 from rocmforge.wire.protocol import Cancel, StepOutput, Submit, ToEngine, TokenOutput
+
+_log = get_logger(__name__)
 
 
 class Delivery:
@@ -90,6 +93,11 @@ class Delivery:
             # Tokens of choices that we stopped may still be under way.
             self._journal.close(token.request_id, by_engine=not entry.stopped)
             entry.handle.end(RequestState.Completed)
+        elif entry.handle.is_overfull:
+            # Its reader has stopped: memory must not grow with what nobody takes.
+            _log.warning("reader_stopped", request_id=token.request_id)
+            # With an error: cut short as if it were complete, the answer would look whole.
+            self.cut(entry, DeadlineExceeded("the client does not read; the request was stopped"))
 
     # ------------------------------------------------------------------ when it died
 
@@ -118,6 +126,19 @@ class Delivery:
         """End every live request with this error."""
         for entry in self._journal.live():
             self.fail(entry, error.copy())
+
+    def cut_all(self, error: RocmForgeError) -> None:
+        """End every live request with an error while the engine may still be working for it."""
+        for entry in self._journal.live():
+            self.cut(entry, type(error)(error.message))
+
+    def cut(self, entry: JournalEntry, error: RocmForgeError) -> None:
+        """End one request with an error, and tell its engine to stop."""
+        request_id = entry.request.request_id
+        if entry.in_engine:
+            self._send(Cancel(request_id=request_id, choice=None))
+        self._journal.close(request_id, by_engine=False)
+        entry.handle.end(RequestState.Failed, error)
 
     def fail(self, entry: JournalEntry, error: RocmForgeError) -> None:
         """End one request with an error."""

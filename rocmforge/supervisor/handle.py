@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Final
 
 from rocmforge.errors import RocmForgeError
 from rocmforge.request import RequestId, RequestState
@@ -23,6 +24,7 @@ class Recovering:
     n_restarts: int
 
 
+MAX_UNREAD_EVENTS: Final = 8192
 RequestEvent = RequestStarted | TokenOutput | Recovering
 _TERMINAL = frozenset({RequestState.Completed, RequestState.Failed, RequestState.Cancelled})
 
@@ -42,8 +44,14 @@ class RequestHandle:
     """
 
     def __init__(
-        self, request_id: RequestId, cancel: Callable[[RequestId, int | None], None]
+        self,
+        request_id: RequestId,
+        cancel: Callable[[RequestId, int | None], None],
+        *,
+        max_unread: int = MAX_UNREAD_EVENTS,
     ) -> None:
+        """max_unread: events that may wait for the reader; at one more the supervisor ends it."""
+        self._max_unread = max_unread
         self.request_id = request_id
         self._cancel = cancel
         self._events: deque[RequestEvent] = deque()
@@ -61,6 +69,11 @@ class RequestHandle:
     def is_done(self) -> bool:
         """True when no event can come any more (events not read yet may be left)."""
         return self._state in _TERMINAL
+
+    @property
+    def is_overfull(self) -> bool:
+        """True when more events wait than a reader that reads would leave."""
+        return len(self._events) > self._max_unread
 
     def cancel(self, choice: int | None = None) -> None:
         """Stop the request, or one of its choices: its tokens not read yet are dropped.

@@ -22,6 +22,8 @@ MOVED_ELSEWHERE = {
     "rocmforge_gpu_retry_success",
     "rocmforge_gpu_retry_failed",
     "rocmforge_gpu_retry_attempt_histogram",
+    "rocmforge_slow_clients",
+    "rocmforge_requests_refused",
 }
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -22,9 +25,14 @@ class LiveServer:
     """A server, its address, and what it logged."""
 
     def __init__(
-        self, *options: str, model: Path = EMBEDDED_MODEL_PATH, **settings: object
+        self,
+        *options: str,
+        model: Path = EMBEDDED_MODEL_PATH,
+        terminal: int | None = None,
+        **settings: object,
     ) -> None:
-        """settings become environment variables: `ping_interval_s=0.1`."""
+        """settings become environment variables: `ping_interval_s=0.1`. terminal: the one that
+        controls the server."""
         variables = {f"ROCMFORGE_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "-m", "rocmforge.cli.main", "serve", str(model), "--port", "0"]
         self.process = subprocess.Popen(
@@ -33,6 +41,7 @@ class LiveServer:
             text=True,
             env=os.environ | variables,
             start_new_session=True,
+            preexec_fn=None if terminal is None else partial(controlled_by, terminal),
         )
         self.lines: list[dict] = []
         self.raw: list[str] = []
@@ -111,6 +120,11 @@ def live_server(*options: str, **settings: object) -> Iterator[LiveServer]:
         yield server
     finally:
         server.close()
+
+
+def controlled_by(terminal: int) -> None:
+    """Make a terminal this session's own."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
 def eventually(holds, timeout_s: float = 20.0) -> None:

@@ -41,11 +41,20 @@ def test_status_fields():
     assert several.as_fields()["text"] == ["", "x"]
 
 
-def test_the_drain_rate_is_known_only_after_some_ends():
+def test_the_time_until_there_is_room_is_known_only_after_some_ends():
     registry = RequestRegistry()
-    assert registry.ends_per_second() is None
+    assert registry.seconds_until_room(1, 1) is None
     for i in range(10):
         one = record(str(i))
+        one.n_queued_tokens = 100
         registry.add(one)
         registry.end(one, RequestState.Completed)
-    assert registry.ends_per_second() == pytest.approx(10.0, rel=0.2)
+    # Ten ends and a thousand tokens in (less than) a second.
+    assert registry.seconds_until_room(1, 1) == pytest.approx(0.1, rel=0.2)
+    for i in range(10, 15):
+        one = record(str(i))
+        one.n_queued_tokens = 1000
+        registry.add(one)
+    assert registry.n_queued_tokens == 5000
+    assert registry.seconds_until_room(3, 10_000) == pytest.approx(0.3, rel=0.2)
+    assert registry.seconds_until_room(100, 1000) == pytest.approx(4.0, rel=0.2)
