@@ -97,7 +97,8 @@ class TokenHistory:
     def add_generated(self, ids: Sequence[int]) -> None: ...
     def items(self) -> list[tuple[int, int]]: ...
 
-class SampleRow: ...
+class SampleRow:
+    position: int
 
 def sample_row_params(
     temperature: float,
