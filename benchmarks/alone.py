@@ -17,7 +17,6 @@ from rocmforge.engine.start import load_runner, warm_up
 from rocmforge.engine.step_plan import EngineLimits, StepPlan
 from rocmforge.observe.log import configure_logging
 from rocmforge.request import Request, RequestId, SamplingParams
-from rocmforge.sampling.sampler import Sampler
 
 
 class _TimedRunner:
@@ -50,7 +49,7 @@ class EngineAlone:
         budget = warm_up(runner, config)
         self.facts = runner.facts(0.0)
         self._runner = _TimedRunner(runner)
-        self._engine = Engine(self._runner, Sampler(runner.limits.n_vocab), config, budget=budget)
+        self._engine = Engine(self._runner, runner.new_sampler(), config, budget=budget)
         self._ids = count()
         self._steps_s = 0.0
         self._program_s = 0.0

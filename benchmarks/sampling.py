@@ -36,7 +36,6 @@ from turns import Turns, alternate, cpu_name
 from rocmforge.backends.select import available_isas
 from rocmforge.request import SamplingParams
 from rocmforge.sampling.sampler import Sampler, SampleRow
-from rocmforge.sampling.token_counts import TokenCounts
 
 CHAINS = {
     "greedy": SamplingParams(temperature=0.0),
@@ -107,25 +106,24 @@ class Step:
         self._logits = random_logits(case.rows, case.batch, case.n_vocab)
         self._params = params
         self._prompts = [rng.integers(0, case.n_vocab, 64).tolist() for _ in range(case.batch)]
-        self._counts = [TokenCounts.of(params, prompt) for prompt in self._prompts]
         self._generated: list[int] = []
+        self._rows = [self._row(choice) for choice in range(case.batch)]
 
     def __call__(self) -> None:
         """Sample the batch at a new position, behind a token that the text has already."""
         self._generated.append(self._prompts[0][len(self._generated) % 64])
-        self._sampler.sample(
-            self._logits, [self._row(choice) for choice in range(len(self._prompts))]
-        )
+        for row in self._rows:
+            row.position = 64 + len(self._generated)
+        self._sampler.sample(self._logits, self._rows)
 
     def _row(self, choice: int) -> SampleRow:
         return SampleRow(
             params=self._params,
             seed=1,
             choice=choice,
-            position=64 + len(self._generated),
+            position=64,
             prompt_ids=self._prompts[choice],
             generated_ids=self._generated,
-            history=self._counts[choice],
         )
 
 

@@ -1,10 +1,12 @@
 #include "arena.h"
 
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 namespace rocmforge {
 
@@ -17,8 +19,6 @@ Arena::Arena(size_t bytes, Pages) : bytes_(bytes) {
   std::memset(data_, 0, whole);
 }
 
-Arena::~Arena() { std::free(data_); }
-
 #else
 
 Arena::Arena(size_t bytes, Pages pages) : bytes_(bytes) {
@@ -26,6 +26,8 @@ Arena::Arena(size_t bytes, Pages pages) : bytes_(bytes) {
   void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED) throw std::bad_alloc();
+  map_ = at;
+  map_bytes_ = bytes;
   data_ = static_cast<uint8_t*>(at);
 #ifdef MADV_HUGEPAGE
   // Only advice, so a refusal does not matter.
@@ -35,10 +37,28 @@ Arena::Arena(size_t bytes, Pages pages) : bytes_(bytes) {
 #endif
 }
 
-Arena::~Arena() {
-  if (data_ != nullptr) munmap(data_, bytes_);
+#endif
+
+Arena::Arena(int fd, size_t offset, size_t bytes, bool writable)
+    : bytes_(bytes), is_writable_(writable), map_bytes_(offset + bytes) {
+  struct stat file;
+  if (offset % 64 != 0 || map_bytes_ < offset || fstat(fd, &file) != 0 ||
+      static_cast<uint64_t>(file.st_size) < map_bytes_)
+    throw std::invalid_argument("the file does not hold the weights");
+  if (map_bytes_ == 0) return;
+  const int access = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* at = mmap(nullptr, map_bytes_, access, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) throw std::invalid_argument("the file cannot be mapped");
+  map_ = at;
+  data_ = static_cast<uint8_t*>(at) + offset;
 }
 
-#endif
+Arena::~Arena() {
+  if (map_ != nullptr) {
+    munmap(map_, map_bytes_);
+  } else {
+    std::free(data_);
+  }
+}
 
 }  // namespace rocmforge

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "checksum.h"
 #include "program.h"
 #include "sample_kernels.h"
 
@@ -74,6 +75,7 @@ std::string failing_kernels(const std::string& isa) {
 }
 
 void check_range(const Weights& weights, int64_t offset, int64_t bytes) {
+  if (!weights.is_writable()) throw std::invalid_argument("these weights are read-only");
   if (offset < 0 || bytes < 0 || offset + bytes > static_cast<int64_t>(weights.bytes()))
     throw std::invalid_argument("a tensor lies outside the weights");
 }
@@ -198,6 +200,19 @@ void bind_core(nb::module_& m) {
   nb::class_<Weights>(m, "Weights")
       .def(nb::new_([](size_t n_bytes) { return std::make_shared<Weights>(n_bytes, Pages::Huge); }),
            nb::arg("n_bytes"))
+      .def_static(
+          "of_file",
+          [](int fd, size_t offset, size_t n_bytes, bool writable) {
+            return std::make_shared<Weights>(fd, offset, n_bytes, writable);
+          },
+          nb::arg("fd"), nb::arg("offset"), nb::arg("n_bytes"), nb::arg("writable"))
+      .def(
+          "checksum",
+          [](const Weights& weights, ThreadPool& pool) {
+            const nb::gil_scoped_release release;
+            return checksum(weights.data(), weights.bytes(), pool);
+          },
+          nb::arg("pool"))
       .def("pack", &pack, nb::arg("pool"), nb::arg("offset"), nb::arg("type"), nb::arg("cols"),
            nb::arg("first_row"), nb::arg("n_rows"), nb::arg("data"))
       .def("store", &store, nb::arg("offset"), nb::arg("data"));

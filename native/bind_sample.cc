@@ -123,7 +123,10 @@ void bind_sample(nb::module_& m) {
         for (const auto& [id, count] : history.tokens()) items.emplace_back(id, count);
         return items;
       });
-  nb::class_<SampleRow>(m, "SampleRow");
+  nb::class_<SampleRow>(m, "SampleRow")
+      .def_prop_rw(
+          "position", [](const SampleRow& row) { return row.params.position; },
+          [](SampleRow& row, uint64_t position) { row.params.position = position; });
   m.def("sample_row_params", &make_row, nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
         nb::arg("min_p"), nb::arg("repetition_penalty"), nb::arg("presence_penalty"),
         nb::arg("frequency_penalty"), nb::arg("n_logprobs"), nb::arg("seed"), nb::arg("choice"),

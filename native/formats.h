@@ -122,6 +122,20 @@ struct CodesIQ4_XS {
   }
 };
 
+// The same codes, unpacked once for many rows of activations: a byte each, quad after quad.
+template <class Codes>
+struct Bytewise : Codes {
+  static constexpr bool kIsBytewise = true;
+  template <int V>
+  static Bytes code(const uint8_t* codes) { return b_load(codes + 64 * V); }
+  template <int S, int V>
+  static Bytes code(const uint8_t* codes, int unit) {
+    return b_load(codes + 512 * (unit * Codes::kSubs + S) + 64 * V);
+  }
+};
+template <class Codes>
+constexpr bool kIsBytewise = requires { Codes::kIsBytewise; };
+
 // Float weights, one column at a time.
 struct WeightsF32 {
   static constexpr WeightType kType = WeightType::F32;

@@ -5,10 +5,11 @@
 namespace rocmforge::ROCMFORGE_LANES {
 namespace {
 
-// One group's weights.
+// One group's weights; `codes` begins with block `first`.
 struct Group {
   const uint8_t* codes;
   const uint8_t* fields;
+  int64_t first = 0;
 };
 
 // Calls f(std::integral_constant<int, First + i>) for i in [0, Count).
@@ -63,12 +64,27 @@ inline __attribute__((always_inline)) void prefetch_ahead(const uint8_t* at) {
   }
 }
 
+// Bytes of a block's codes of sixteen rows.
+template <class Codes>
+constexpr int kCodeBytes =
+    kIsBytewise<Codes> ? 16 * layout_of(Codes::kType).block_cols : layout_of(Codes::kType).code_bytes;
+
 // A float scale per 32 columns: Σ d · d_a · (Σ code · q) (+ m · d_a · Σ q).
 template <class Codes>
 struct DotBlocks {
   static constexpr WeightType kType = Codes::kType;
   static constexpr int kTile = kTileTokens;
   static constexpr int64_t kChunkCols = 2048;
+  // Q8_0's codes are bytes already.
+  static constexpr bool kUnpacks = kType != WeightType::Q8_0;
+  using Unpacked = DotBlocks<Bytewise<Codes>>;
+
+  static void unpack(const uint8_t* codes, uint8_t* to) {
+    prefetch_ahead<kCodeBytes<Codes>>(codes);
+    unrolled<0, 8>([&](auto v) __attribute__((always_inline)) {
+      b_store(to + 64 * v, Codes::template code<v>(codes));
+    });
+  }
 
   static Floats scales(const uint8_t* fields) {
     if constexpr (kType == WeightType::MXFP4) return f_from_e8m0_halved(fields);
@@ -86,8 +102,8 @@ struct DotBlocks {
       q[t] = x.q(row + t), da[t] = x.d(row + t), sums[t] = x.sums(row + t);
     }
     for (int64_t b = begin; b < end; ++b) {
-      const uint8_t* codes = g.codes + b * kLayout.code_bytes;
-      prefetch_ahead<kLayout.code_bytes>(codes);
+      const uint8_t* codes = g.codes + (b - g.first) * kCodeBytes<Codes>;
+      if constexpr (!kIsBytewise<Codes>) prefetch_ahead<kCodeBytes<Codes>>(codes);
       Ints sum[NT];
       for (int t = 0; t < NT; ++t) sum[t] = i_zero();
       dot_quads<Codes, NT, 0, 8>(
@@ -122,6 +138,20 @@ struct DotSuperBlocks {
   static constexpr int kTile = kTileTokens;
   static constexpr int64_t kChunkCols = 2048;
   static constexpr bool kHasShift = Codes::kHasMin || kTotalOffset<Codes> != 0;
+  static constexpr bool kUnpacks = true;
+  using Unpacked = DotSuperBlocks<Bytewise<Codes>>;
+
+  static void unpack(const uint8_t* codes, uint8_t* to) {
+    prefetch_ahead<kCodeBytes<Codes>>(codes);
+    for (int unit = 0; unit < Codes::kUnits; ++unit) {
+      unrolled<0, Codes::kSubs>([&](auto s) __attribute__((always_inline)) {
+        unrolled<0, 8>([&](auto v) __attribute__((always_inline)) {
+          b_store(to + 512 * (unit * Codes::kSubs + s) + 64 * v,
+                  Codes::template code<s, v>(codes, unit));
+        });
+      });
+    }
+  }
 
   // Sub-block `s` of 32 columns, the S-th of its unit: scaled += scale · code · q, and what the
   // minima or the offset take away is summed in shift.
@@ -171,14 +201,16 @@ struct DotSuperBlocks {
       sums16[t] = x.sums16(row + t), sums32[t] = x.sums32(row + t);
     }
     for (int64_t b = begin; b < end; ++b) {
-      const uint8_t* codes = g.codes + b * kLayout.code_bytes;
+      const uint8_t* codes = g.codes + (b - g.first) * kCodeBytes<Codes>;
       const uint8_t* fields = g.fields + b * kLayout.field_bytes;
       Ints scaled[NT], shift[NT];
       for (int t = 0; t < NT; ++t) scaled[t] = shift[t] = i_zero();
       for (int unit = 0; unit < Codes::kUnits; ++unit) {
         unrolled<0, Codes::kSubs>([&](auto s) __attribute__((always_inline)) {
-          constexpr int kShare = kLayout.code_bytes / Codes::kUnits / Codes::kSubs;
-          prefetch_ahead<kShare>(codes + (unit * Codes::kSubs + s) * kShare);
+          if constexpr (!kIsBytewise<Codes>) {
+            constexpr int kShare = kLayout.code_bytes / Codes::kUnits / Codes::kSubs;
+            prefetch_ahead<kShare>(codes + (unit * Codes::kSubs + s) * kShare);
+          }
           sub_block<NT, s>(codes, fields, unit, q, sums16, sums32, b, scaled, shift);
         });
       }
@@ -202,6 +234,7 @@ struct DotSuperBlocks {
 template <class Weights>
 struct DotFloat {
   static constexpr WeightType kType = Weights::kType;
+  static constexpr bool kUnpacks = false;
   static constexpr int kTile = kTileTokens;
   static constexpr int64_t kChunkCols = 512;
 
@@ -223,7 +256,7 @@ struct DotFloat {
 
 Group group_at(const MatmulTask& m, WeightType type, int64_t g) {
   const uint8_t* at = m.weights + g * group_bytes(type, m.x.cols);
-  return {at, at + fields_offset(type, m.x.cols)};
+  return {at, at + fields_offset(type, m.x.cols), 0};
 }
 
 // The totals of one row and group go to the output, whose last group may be narrow.
@@ -242,48 +275,77 @@ void store_totals(const MatmulTask& m, int64_t g, int64_t row, Floats total) {
   }
 }
 
-// Blocks [begin, end) of NT rows from `row`; totals are kept in `totals` unless the columns are whole.
+// What all rows pass over: blocks [begin, end) of a group. Totals are kept in `totals` until
+// `is_last`.
+struct Chunk {
+  Group group;
+  int64_t g;
+  int64_t begin;
+  int64_t end;
+  bool is_last;
+  float* totals;
+};
+
 template <class Dot, int NT>
-void matmul_tile(const MatmulTask& m, const Group& group, int64_t g, int64_t row, int64_t begin,
-                 int64_t end, bool is_last, float* totals) {
+void matmul_tile(const MatmulTask& m, const Chunk& c, int64_t row) {
   Floats acc[NT];
   for (int t = 0; t < NT; ++t) {
-    acc[t] = begin == 0 ? f_set1(0.0f) : f_load(totals + (row + t) * kGroupRows);
+    acc[t] = c.begin == 0 ? f_set1(0.0f) : f_load(c.totals + (row + t) * kGroupRows);
   }
-  Dot::template dot<NT>(group, begin, end, m.x, row, acc);
+  Dot::template dot<NT>(c.group, c.begin, c.end, m.x, row, acc);
   for (int t = 0; t < NT; ++t) {
-    if (is_last) {
-      store_totals(m, g, row + t, acc[t]);
+    if (c.is_last) {
+      store_totals(m, c.g, row + t, acc[t]);
     } else {
-      f_store(totals + (row + t) * kGroupRows, acc[t]);
+      f_store(c.totals + (row + t) * kGroupRows, acc[t]);
     }
   }
 }
 
 // NT rows at a time while there are as many, then half of that.
 template <class Dot, int NT>
-void matmul_tiles(const MatmulTask& m, const Group& group, int64_t g, int64_t row, int64_t begin,
-                  int64_t end, bool is_last, float* totals) {
-  for (; row + NT <= m.x.n_rows; row += NT) {
-    matmul_tile<Dot, NT>(m, group, g, row, begin, end, is_last, totals);
+void matmul_tiles(const MatmulTask& m, const Chunk& c, int64_t row) {
+  for (; row + NT <= m.x.n_rows; row += NT) matmul_tile<Dot, NT>(m, c, row);
+  if constexpr (NT > 1) matmul_tiles<Dot, NT / 2>(m, c, row);
+}
+
+// From here on unpacking the codes once is cheaper than for every tile of rows.
+constexpr int64_t kUnpackRows = 32;
+constexpr int64_t kUnpackCols = 1024;
+
+// Blocks [begin, end), unpacked into `scratch` for all rows.
+template <class Dot>
+void matmul_unpacked(const MatmulTask& m, Chunk c, uint8_t* scratch) {
+  constexpr int kBytes = layout_of(Dot::kType).code_bytes;
+  const uint8_t* codes = c.group.codes + c.begin * kBytes;
+  const int64_t n = c.end - c.begin;
+  for (int64_t b = 0; b < n; ++b) {
+    Dot::unpack(codes + b * kBytes, scratch + b * 16 * layout_of(Dot::kType).block_cols);
   }
-  if constexpr (NT > 1) {
-    matmul_tiles<Dot, NT / 2>(m, group, g, row, begin, end, is_last, totals);
-  }
+  c.group.codes = scratch, c.group.first = c.begin;
+  matmul_tiles<typename Dot::Unpacked, Dot::kTile>(m, c, 0);
 }
 
 // Many rows: a chunk of columns at a time, so that it stays in the first cache while all rows pass.
 template <class Dot>
 void matmul(const MatmulTask& m, int64_t begin, int64_t end, uint8_t* scratch) {
   constexpr int64_t kBlockCols = layout_of(Dot::kType).block_cols;
+  static_assert(kGroupRows * kUnpackCols <= kUnpackedBytes);
   const int64_t n_blocks = m.x.cols / kBlockCols;
-  const int64_t chunk = m.x.n_rows > Dot::kTile ? Dot::kChunkCols / kBlockCols : n_blocks;
-  float* totals = reinterpret_cast<float*>(scratch);
+  const int64_t cols = Dot::kUnpacks && m.x.n_rows >= kUnpackRows ? kUnpackCols : Dot::kChunkCols;
+  const int64_t chunk = m.x.n_rows > Dot::kTile ? cols / kBlockCols : n_blocks;
   for (int64_t g = begin; g < end; ++g) {
-    const Group group = group_at(m, Dot::kType, g);
     for (int64_t first = 0; first < n_blocks; first += chunk) {
       const int64_t last = first + chunk < n_blocks ? first + chunk : n_blocks;
-      matmul_tiles<Dot, Dot::kTile>(m, group, g, 0, first, last, last == n_blocks, totals);
+      const Chunk c{group_at(m, Dot::kType, g), g, first, last, last == n_blocks,
+              reinterpret_cast<float*>(scratch + kUnpackedBytes)};
+      if constexpr (Dot::kUnpacks) {
+        if (m.x.n_rows >= kUnpackRows) {
+          matmul_unpacked<Dot>(m, c, scratch);
+          continue;
+        }
+      }
+      matmul_tiles<Dot, Dot::kTile>(m, c, 0);
     }
   }
 }

@@ -145,6 +145,10 @@ static inline Floats i_to_f(const Ints& x) {
 static inline Bytes b_load(const uint8_t* p) {
   return {_mm256_loadu_si256(m256(p)), _mm256_loadu_si256(m256(p + 32))};
 }
+static inline void b_store(uint8_t* p, const Bytes& x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.a);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), x.b);
+}
 static inline Bytes b_and(const Bytes& x, uint8_t mask) {
   const __m256i m = _mm256_set1_epi8(static_cast<char>(mask));
   return {_mm256_and_si256(x.a, m), _mm256_and_si256(x.b, m)};

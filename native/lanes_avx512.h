@@ -101,6 +101,7 @@ static inline Ints i_shl(Ints x) {
 static inline Floats i_to_f(Ints x) { return _mm512_cvtepi32_ps(x.v); }
 
 static inline Bytes b_load(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+static inline void b_store(uint8_t* p, Bytes x) { _mm512_storeu_si512(p, x.v); }
 static inline Bytes b_and(Bytes x, uint8_t mask) {
   return {_mm512_and_si512(x.v, _mm512_set1_epi8(static_cast<char>(mask)))};
 }

@@ -179,6 +179,9 @@ static inline Floats i_to_f(const Ints& x) {
 static inline Bytes b_load(const uint8_t* p) {
   return from_lanes<Bytes>([p](int i) { return vld1q_u8(p + 4 * i); });
 }
+static inline void b_store(uint8_t* p, const Bytes& x) {
+  vst1q_u8(p, x.a), vst1q_u8(p + 16, x.b), vst1q_u8(p + 32, x.c), vst1q_u8(p + 48, x.d);
+}
 static inline Bytes b_and(const Bytes& x, uint8_t mask) {
   return each<Bytes>([mask](auto p) { return vandq_u8(p, vdupq_n_u8(mask)); }, x);
 }

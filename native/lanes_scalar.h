@@ -153,6 +153,7 @@ static inline Bytes b_load(const uint8_t* p) {
   std::memcpy(r.v, p, 64);
   return r;
 }
+static inline void b_store(uint8_t* p, const Bytes& x) { std::memcpy(p, x.v, 64); }
 static inline Bytes b_and(const Bytes& a, uint8_t mask) {
   ROCMFORGE_EACH(Bytes, 64, static_cast<uint8_t>(a.v[i] & mask));
 }

@@ -357,6 +357,7 @@ int run_all() {
   test_hostile_steps_are_refused();
   test_hostile_operations_are_refused();
   test_sampling();
+  test_shared_arena();
   std::printf("%d checks hold\n", n_checks);
   return 0;
 }

@@ -15,5 +15,6 @@ int64_t any(int64_t low, int64_t high);
 std::vector<float> reals(int64_t n);
 
 void test_sampling();
+void test_shared_arena();
 
 }  // namespace rocmforge

@@ -56,7 +56,8 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
   return std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
 }
 
-constexpr int kRows = 23;  // whole and broken tiles of every size
+constexpr int kRows = 39;  // as many as take the path of many rows: whole and broken tiles of every size
+constexpr int kFewRows = 9;
 constexpr int64_t kCols = 512;
 
 std::vector<float> matmul(const Kernels& k, WeightType type) {
@@ -91,8 +92,8 @@ std::vector<float> matmul(const Kernels& k, WeightType type) {
   run(x);
   // A few rows may take another path; 16 rows share a tile of scales, so these are laid out alike.
   if (layout.act != ActKind::Float) {
-    ActView few{activations.data(), layout.act, kCols, 3};
-    for (int i = 0; i < 3; ++i) k.quantize(numbers.reals(kCols).data(), few, i);
+    ActView few{activations.data(), layout.act, kCols, kFewRows};
+    for (int i = 0; i < kFewRows; ++i) k.quantize(numbers.reals(kCols).data(), few, i);
     run(few);
   }
   return out;

@@ -32,6 +32,9 @@ class ThreadPool:
 
 class Weights:
     def __init__(self, n_bytes: int) -> None: ...
+    @staticmethod
+    def of_file(fd: int, offset: int, n_bytes: int, writable: bool) -> Weights: ...
+    def checksum(self, pool: ThreadPool) -> int: ...
     def pack(
         self,
         pool: ThreadPool,
@@ -94,7 +97,8 @@ class TokenHistory:
     def add_generated(self, ids: Sequence[int]) -> None: ...
     def items(self) -> list[tuple[int, int]]: ...
 
-class SampleRow: ...
+class SampleRow:
+    position: int
 
 def sample_row_params(
     temperature: float,

@@ -19,7 +19,13 @@ import msgspec
 
 from rocmforge.checks import positive as _positive
 from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
+<<<<<<< HEAD
 from rocmforge.server_config import ConnectionConfig, OverloadConfig, SecurityConfig
+=======
+from rocmforge.fault_config import FaultConfig
+from rocmforge.retry_config import RetryConfig
+from rocmforge.server_config import ConnectionConfig, OverloadConfig
+>>>>>>> main
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
@@ -93,7 +99,8 @@ class EngineConfig:
 
     n_threads: None for every core this process may use. max_sequence_length: positions per
     sequence, prompt and output together; None for the smaller of 4096 and the model's own. isa:
-    which native kernels, `auto` for the best that passes its self-test.
+    which native kernels, `auto` for the best that passes its self-test. retry_config: of device
+    operations. faults: to be injected into them.
     """
 
     model_path: str = ""
@@ -103,6 +110,8 @@ class EngineConfig:
     max_sequence_length: int | None = None
     cache: CacheConfig = field(default_factory=CacheConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    retry_config: RetryConfig = field(default_factory=RetryConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -123,7 +132,8 @@ class SupervisorConfig:
 
     Only restarts without progress (no token since the last one) count towards max_restarts and
     lengthen the back-off; when they are used up the circuit opens: requests get 503 until
-    circuit_open_s have passed.
+    circuit_open_s have passed. shared_weights: keep the weights in memory while an
+    engine is replaced.
     """
 
     restart_delay_s: float = 0.1
@@ -133,6 +143,7 @@ class SupervisorConfig:
     circuit_open_s: float = 30.0
     load_timeout_s: float = 600.0
     hang_timeout_s: float = 30.0
+    shared_weights: bool = True
 
     def __post_init__(self) -> None:
         for name in ("restart_delay_s", "restart_max_delay_s", "circuit_open_s"):

@@ -305,7 +305,7 @@ def _session(runner: Runner, config: EngineConfig) -> EngineSession:
     budget = warm_up(runner, config)
 
     def make_engine() -> Engine:
-        return Engine(runner, runner.new_sampler(), config, budget=budget)
+        return Engine(runner, runner.new_sampler(), config, budget=budget, device=runner.device)
 
     return EngineSession(make_engine)
 

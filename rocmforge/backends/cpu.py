@@ -25,8 +25,12 @@ from rocmforge.backends.ops import (
     TensorSource,
     WeightRef,
 )
+from rocmforge.backends.retrying_device import DeviceBuffer, RetryingDevice
+from rocmforge.backends.shared_weights import shared_weights
 from rocmforge.errors import (
     BackendInitializationFailed,
+    HipError,
+    HipErrorKind,
     InferenceFailed,
     InvalidCacheConfiguration,
     InvalidTensorShape,
@@ -34,6 +38,7 @@ from rocmforge.errors import (
 )
 from rocmforge.quant.formats import GGMLType, row_bytes
 from rocmforge.quant.reference import decode
+from rocmforge.weights_store import WeightsStore
 
 KERNEL_TYPES: Final = tuple(_native.weight_types())
 # Rows of a tensor without a kernel are decoded to F32 in pieces of about this many values.
@@ -41,23 +46,46 @@ _DECODE_VALUES: Final = 1 << 22
 
 
 class CpuProgram:
-    """A native program and the numpy arrays around it."""
+    """A native program and the numpy arrays around it. Each step allocates the buffer of its logits
+    [max_rows, n_vocab], launches the program and copies them back.
+    """
 
     def __init__(
-        self, native: _native.Program, n_vocab: int, max_rows: int, op_counter: memoryview | None
+        self,
+        native: _native.Program,
+        n_vocab: int,
+        max_rows: int,
+        op_counter: memoryview | None,
+        device: RetryingDevice,
     ) -> None:
         self._native: _native.Program | None = native
-        self._logits = np.empty((max_rows, n_vocab), np.float32)
+        self._shape = (max_rows, n_vocab)
+        self._device = device
+        self._buffer: DeviceBuffer | None = None
         self._counter = (
             np.zeros(1, np.int64) if op_counter is None else np.frombuffer(op_counter, np.int64)
         )
 
     def run(self, step: StepInputs) -> npt.NDArray[np.float32]:
         """See Program."""
-        if self._native is None:
+        native = self._native
+        if native is None:
             raise InferenceFailed("the program is closed")
+        if self._buffer is not None:
+            self._device.release(self._buffer)
+            self._buffer = None
+        n_bytes = 4 * self._shape[0] * self._shape[1]
+        self._buffer = buffer = self._device.allocate_buffer_with_retry(n_bytes)
+        logits = buffer.data.view(np.float32).reshape(self._shape)
+        self._device.launch_with_retry(lambda: self._launch(native, step, logits), step)
+        data = self._device.copy_from_device_with_retry(buffer)
+        return data.view(np.float32).reshape(self._shape)[: len(step.logits_rows)]
+
+    def _launch(
+        self, native: _native.Program, step: StepInputs, logits: npt.NDArray[np.float32]
+    ) -> None:
         try:
-            self._native.run(
+            native.run(
                 step.token_ids,
                 step.positions,
                 step.query_start,
@@ -65,7 +93,7 @@ class CpuProgram:
                 step.block_tables,
                 step.logits_rows,
                 step.block_copies,
-                self._logits,
+                logits,
                 self._counter,
             )
         except ValueError as error:
@@ -75,11 +103,11 @@ class CpuProgram:
                 "the step cannot be run: its arrays must be contiguous, int32, and of the "
                 "dimensions that StepPlan gives"
             ) from error
-        return self._logits[: len(step.logits_rows)]
 
     def close(self) -> None:
         """See Program."""
         self._native = None
+        self._buffer = None
         self._counter = np.zeros(1, np.int64)
 
 
@@ -89,9 +117,16 @@ class CpuBackend:
     name = "cpu"
     device = "cpu"
 
-    def __init__(self, n_threads: int | None = None, isa: str = "auto") -> None:
-        """n_threads None: every core that this process may use. Raises
-        BackendInitializationFailed for an ISA that this machine lacks."""
+    def __init__(
+        self,
+        n_threads: int | None = None,
+        isa: str = "auto",
+        retrying: RetryingDevice | None = None,
+    ) -> None:
+        """n_threads None: every core that this process may use. retrying: makes the device's calls;
+        None for one with the default retries. Raises BackendInitializationFailed for an ISA that
+        this machine lacks.
+        """
         available = _native.available_isas()
         self.isa = available[0] if isa == "auto" else isa
         if self.isa not in available:
@@ -100,25 +135,54 @@ class CpuBackend:
             )
         self.n_threads = n_threads or len(os.sched_getaffinity(0))
         self._pool = _native.ThreadPool(self.n_threads)
+        self._retrying = retrying or RetryingDevice()
         self._weights: _native.Weights | None = None
         self._offsets: list[int] = []
 
+    def allocate_buffer_with_retry(self, size: int) -> DeviceBuffer:
+        """See RetryingDevice."""
+        return self._retrying.allocate_buffer_with_retry(size)
+
+    def copy_from_device_with_retry(self, buffer: DeviceBuffer) -> npt.NDArray[np.uint8]:
+        """See RetryingDevice."""
+        return self._retrying.copy_from_device_with_retry(buffer)
+
     def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
     ) -> dict[str, WeightRef]:
         """See Backend. Raises ModelLoadFailed when there is no room for the weights."""
-        refs, total = self._place_weights(tensors)
-        weights = _allocate_weights(total)
-        n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
-        for tensor in tensors:
-            self._load(weights, tensor, refs[tensor.name])
-            n_done += len(tensor.data)
-            if progress is not None:
-                progress(n_done / max(1, n_bytes))
+        refs, total = self.place_weights(tensors)
+
+        def pack(weights: _native.Weights) -> None:
+            n_done, n_bytes = 0, sum(len(tensor.data) for tensor in tensors)
+            for tensor in tensors:
+                self._load(weights, tensor, refs[tensor.name])
+                n_done += len(tensor.data)
+                if progress is not None:
+                    progress(n_done / max(1, n_bytes))
+
+        weights = shared_weights(store, total, self._pool, pack) if store is not None else None
+        if weights is None:
+            weights = self._allocate_weights(total)
+            pack(weights)
         self._weights = weights
         return refs
 
-    def _place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+    def _allocate_weights(self, n_bytes: int) -> _native.Weights:
+        try:
+            return self._retrying.allocate_with_retry(
+                lambda: _native.Weights(n_bytes), "allocate_weights"
+            )
+        except HipError as error:
+            if error.kind is not HipErrorKind.OutOfMemory:
+                raise
+            raise ModelLoadFailed(f"there is no room for {n_bytes} bytes of weights") from error
+
+    def place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+        """See Backend."""
         refs: dict[str, WeightRef] = {}
         self._offsets, total = [], 0
         for tensor in tensors:
@@ -159,6 +223,13 @@ class CpuBackend:
             raw = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             weights.pack(self._pool, offset, "F32", ref.cols, first, n_rows, raw)
 
+    def workspace_bytes(self, forward: Callable[[Any], None], limits: StepLimits) -> int:
+        """See Backend."""
+        ops = CpuOps(self._offsets)
+        forward(ops)
+        _, arena_bytes = plan_places(ops.buffers, limits)
+        return arena_bytes + (4 * limits.max_rows * ops.logits.width if ops.logits else 0)
+
     def create_program(
         self,
         forward: Callable[[Any], None],
@@ -179,7 +250,7 @@ class CpuBackend:
             raise InferenceFailed("the model's forward marked no output")
         n_vocab = ops.logits.width
         native = self._build(ops, n_vocab, self._weights, kv, limits)
-        return CpuProgram(native, n_vocab, limits.max_rows, op_counter)
+        return CpuProgram(native, n_vocab, limits.max_rows, op_counter, self._retrying)
 
     def _build(
         self,
@@ -190,8 +261,9 @@ class CpuBackend:
         limits: StepLimits,
     ) -> _native.Program:
         places, arena_bytes = plan_places(ops.buffers, limits)
-        try:
-            program = _native.Program(
+
+        def allocate() -> _native.Program:
+            return _native.Program(
                 weights,
                 self._pool,
                 self.isa,
@@ -208,6 +280,9 @@ class CpuBackend:
                 logits_width=n_vocab,
                 arena_bytes=arena_bytes,
             )
+
+        try:
+            program = self._retrying.allocate_with_retry(allocate, "allocate_program")
             for frequencies in ops.frequencies:
                 program.add_frequencies(frequencies)
             for operation in ops.operations:
@@ -219,7 +294,9 @@ class CpuBackend:
                     **at,
                     **operation.numbers,
                 )
-        except MemoryError as error:
+        except HipError as error:
+            if error.kind is not HipErrorKind.OutOfMemory:
+                raise
             raise BackendInitializationFailed(
                 f"there is no room for a KV cache of {kv.n_blocks * kv.block_bytes} bytes and "
                 f"{arena_bytes} bytes of working memory; lower kv_bytes or max_step_tokens"
@@ -232,10 +309,3 @@ class CpuBackend:
         """See Backend."""
         self._weights = None
         self._pool = _native.ThreadPool(1)
-
-
-def _allocate_weights(n_bytes: int) -> _native.Weights:
-    try:
-        return _native.Weights(n_bytes)
-    except MemoryError as error:
-        raise ModelLoadFailed(f"there is no room for {n_bytes} bytes of weights") from error

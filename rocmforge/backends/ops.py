@@ -30,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rocmforge.quant.formats import GGMLType
+from rocmforge.weights_store import WeightsStore
 
 ATTENTION_SPLIT = 128
 
@@ -210,11 +211,23 @@ class Backend(Protocol):
     isa: str
     n_threads: int
 
+    def place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+        """Where load_weights will put them, and the bytes that all of them will take."""
+        ...
+
+    def workspace_bytes(self, forward: Callable[[Any], None], limits: StepLimits) -> int:
+        """Working memory of a program of `forward`, its logits included, after place_weights."""
+        ...
+
     def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
     ) -> dict[str, WeightRef]:
         """Copy all weights into one arena of this backend; `progress` gets 0…1. The sources may be
-        closed after.
+        closed after. With a store they are taken from it, or put into it for the next engine,
+        where that is possible.
         """
         ...
 

@@ -26,6 +26,7 @@ from rocmforge.backends.ops import (
 from rocmforge.errors import InferenceFailed
 from rocmforge.quant.formats import GGMLType
 from rocmforge.quant.reference import decode
+from rocmforge.weights_store import WeightsStore
 
 Floats = npt.NDArray[np.float32]
 Wide = npt.NDArray[np.float64]
@@ -253,19 +254,34 @@ class ReferenceBackend:
         self.exact = exact
         self._matrices: list[Floats] = []
 
-    def load_weights(
-        self, tensors: Sequence[TensorSource], progress: Callable[[float], None] | None = None
-    ) -> dict[str, WeightRef]:
-        """See Backend. Types are named as in the file, so that activations are quantised alike."""
+    def place_weights(self, tensors: Sequence[TensorSource]) -> tuple[dict[str, WeightRef], int]:
+        """See Backend: every value takes four bytes."""
         refs: dict[str, WeightRef] = {}
+        for tensor in tensors:
+            rows, cols = math.prod(tensor.shape[:-1]), tensor.shape[-1]
+            refs[tensor.name] = WeightRef(len(refs), tensor.name, rows, cols, tensor.type.name)
+        return refs, 4 * sum(ref.rows * ref.cols for ref in refs.values())
+
+    def workspace_bytes(self, forward: Callable[[Any], None], limits: StepLimits) -> int:
+        """See Backend: arrays come and go with each step, nothing is reserved."""
+        del forward, limits
+        return 0
+
+    def load_weights(
+        self,
+        tensors: Sequence[TensorSource],
+        progress: Callable[[float], None] | None = None,
+        store: WeightsStore | None = None,
+    ) -> dict[str, WeightRef]:
+        """See Backend; a store is left as it is. Types are named as in the file, so that
+        activations are quantised alike.
+        """
+        refs, _ = self.place_weights(tensors)
+        self._matrices = []
         for i, tensor in enumerate(tensors):
-            cols = tensor.shape[-1]
-            rows = math.prod(tensor.shape[:-1])
-            values = decode(GGMLType(tensor.type), bytes(tensor.data), rows * cols)
-            refs[tensor.name] = WeightRef(
-                len(self._matrices), tensor.name, rows, cols, tensor.type.name
-            )
-            self._matrices.append(values.reshape(rows, cols))
+            ref = refs[tensor.name]
+            values = decode(GGMLType(tensor.type), bytes(tensor.data), ref.rows * ref.cols)
+            self._matrices.append(values.reshape(ref.rows, ref.cols))
             if progress is not None:
                 progress((i + 1) / len(tensors))
         return refs

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from rocmforge import _native
 from rocmforge.backends.cpu import CpuBackend
+from rocmforge.backends.faulty import FaultyCalls
 from rocmforge.backends.ops import Backend
+from rocmforge.backends.retrying_device import RetryingDevice
 from rocmforge.errors import BackendInitializationFailed, GpuDeviceNotFound
 from rocmforge.observe.log import get_logger
 
@@ -16,8 +18,11 @@ def available_isas() -> list[str]:
     return list(_native.available_isas())
 
 
-def choose(device: str, isa: str, n_threads: int | None) -> tuple[Backend, str]:
-    """The backend for `device` (auto or cpu) and the reason, for the log and /props.
+def choose(
+    device: str, isa: str, n_threads: int | None, retrying: RetryingDevice | None = None
+) -> tuple[Backend, str]:
+    """The backend for `device` (auto or cpu) and the reason, for the log and /props. `retrying`
+    makes the device's calls; a device with injected faults says so in its name.
 
     Each ISA's kernels are compared with the scalar ones first; one that differs is not used, with
     a warning. Raises GpuDeviceNotFound for a device that cannot be had, BackendInitializationFailed
@@ -27,7 +32,10 @@ def choose(device: str, isa: str, n_threads: int | None) -> tuple[Backend, str]:
         raise GpuDeviceNotFound(f"this build serves on the CPU only; {device!r} is not available")
     chosen, doubts = _sound_isa(isa)
     reason = "no GPU backend in this build" if device == "auto" else "asked for"
-    return CpuBackend(n_threads, chosen), "; ".join([reason, *doubts])
+    backend = CpuBackend(n_threads, chosen, retrying)
+    if retrying is not None and isinstance(retrying.calls, FaultyCalls):
+        backend.device += "+faults"
+    return backend, "; ".join([reason, *doubts])
 
 
 def _sound_isa(wanted: str) -> tuple[str, list[str]]:

@@ -69,10 +69,11 @@ def _launch_engine() -> LaunchedEngine | None:
     own attempts will tell why."""
     from rocmforge.heap import pause_collection
     from rocmforge.supervisor.launch import launch
+    from rocmforge.weights_store import create_store
 
     pause_collection()
     try:
-        return launch()
+        return launch(weights_fd=create_store())
     except OSError:
         return None
 

@@ -34,6 +34,13 @@ def serve_command(
     chat_template: Annotated[
         Path | None, typer.Option(help="A Jinja file in place of the model's template.")
     ] = None,
+    shared_weights: Annotated[
+        bool | None,
+        typer.Option(
+            "--shared-weights/--no-shared-weights",
+            help="Keep the weights in memory while the engine is replaced.",
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="auto, human or json.")] = None,
     config: o.ConfigOption = None,
@@ -55,6 +62,7 @@ def serve_command(
             "api_keys": api_key or None,
             "served_model_name": served_model_name,
             "chat_template": chat_template,
+            "supervisor": {"shared_weights": shared_weights},
         },
         log={"level": log_level, "format": log_format},
     )
@@ -62,7 +70,8 @@ def serve_command(
     launched: LaunchedEngine | None = context.obj
     if launched is not None:
         # It can read the model while this process imports its own modules.
-        launched.tell(engine_config, settings.log)
+        shares_weights = settings.server.supervisor.shared_weights
+        launched.tell(engine_config, settings.log, shares_weights=shares_weights)
     from rocmforge.observe.log import configure_logging
     from rocmforge.server.run import serve
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from rocmforge.cache.prefix_cache import PrefixStats
 from rocmforge.engine.batch import Batch
+from rocmforge.engine.engine_device import EngineDevice
 from rocmforge.engine.scheduler import Scheduler
 from rocmforge.wire.protocol import EngineStats
 
 
 class StepCounters:
-    """Totals since the engine's start."""
+    """Totals since the engine's start; `device` counts its own calls."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: EngineDevice | None = None) -> None:
+        self._device = device
+        self._memory_recoveries = 0
         self._prompt_tokens = 0
         self._generated_tokens = 0
         self._steps = 0
@@ -33,10 +36,15 @@ class StepCounters:
         self._prefill_s += prefill_s
         self._decode_s += elapsed_s - prefill_s
 
+    def memory_recovered(self) -> None:
+        """A step found no memory; some was freed and a smaller one is tried."""
+        self._memory_recoveries += 1
+
     def stats(self, scheduler: Scheduler) -> EngineStats:
         """These totals with the scheduler's and the caches' numbers of now."""
         cache = scheduler.prefix_cache
         prefix = PrefixStats() if cache is None else cache.stats
+        device = self._device
         return EngineStats(
             n_running=len(scheduler.running),
             n_waiting=len(scheduler.waiting),
@@ -54,4 +62,8 @@ class StepCounters:
             last_step_tokens=self._last_step_tokens,
             prefill_s_total=self._prefill_s,
             decode_s_total=self._decode_s,
+            device_calls_total=device.retrying.calls.n_calls if device else 0,
+            faults_injected_total=device.retrying.calls.n_faults if device else 0,
+            memory_recoveries_total=self._memory_recoveries,
+            retries=device.tally.counts() if device else (),
         )

@@ -20,6 +20,7 @@ from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
 from rocmforge.engine.batch import Batch
 from rocmforge.engine.counters import StepCounters
+from rocmforge.engine.engine_device import EngineDevice
 from rocmforge.engine.intake import check_request, make_sequences, unfinished
 from rocmforge.engine.recovery import run_within_memory
 from rocmforge.engine.scheduler import Scheduler
@@ -59,12 +60,18 @@ class Engine:
         budget: StepBudget | None = None,
         clock: Callable[[], float] = monotonic_s,
         check_invariants: bool = False,
+        device: EngineDevice | None = None,
     ) -> None:
+        """device: what `runner` runs on; before one of its allocations is retried, idle prefixes
+        are forgotten.
+        """
         limits = runner.limits
         pool = BlockPool(limits.n_blocks, config.cache.block_tokens)
         prefix_cache = (
             PrefixCache(pool, block_bytes=limits.block_bytes) if config.cache.prefix_cache else None
         )
+        if device is not None and prefix_cache is not None:
+            device.retrying.free_memory_by(prefix_cache.clear)
         scheduling = config.scheduler
         budget = budget or StepBudget(scheduling.max_step_tokens, scheduling.max_step_ms)
         self._scheduler = Scheduler(pool, prefix_cache, scheduling, budget)
@@ -75,7 +82,7 @@ class Engine:
         self._n_ctx = min(limits.n_ctx, limits.n_blocks * config.cache.block_tokens)
         self._clock = clock
         self._check_invariants = check_invariants
-        self._counters = StepCounters()
+        self._counters = StepCounters(device)
         self._arrivals = count()
         self._live: dict[RequestId, _LiveRequest] = {}
 
@@ -140,7 +147,7 @@ class Engine:
         batch = self._scheduler.schedule()
         if not batch.chunks:
             return StepOutput(stats=self.stats())
-        batch, logits = run_within_memory(self._scheduler, self._runner, batch)
+        batch, logits = run_within_memory(self._scheduler, self._runner, batch, self._counters)
         samples = self._sampler.sample(logits, batch.sample_rows())
         return self._commit(batch, samples, started_s)
 

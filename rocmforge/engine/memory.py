@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rocmforge.config import EngineConfig
+from rocmforge.engine.machine_memory import available_bytes
 from rocmforge.errors import CacheCapacityExceeded, InvalidCacheConfiguration
 from rocmforge.observe.log import get_logger
 
@@ -12,7 +11,6 @@ from rocmforge.observe.log import get_logger
 # file), working memory, and the machine's other business.
 FREE_MEMORY_SHARE = 0.25
 DEFAULT_SEQUENCE_LENGTH = 4096
-_CGROUP = Path("/sys/fs/cgroup")
 _log = get_logger(__name__)
 
 
@@ -24,9 +22,11 @@ def sequence_length(config: EngineConfig, n_ctx_train: int) -> int:
     return min(wanted, n_ctx_train)
 
 
-def cache_blocks(config: EngineConfig, n_ctx: int, block_bytes: int) -> int:
+def cache_blocks(
+    config: EngineConfig, n_ctx: int, block_bytes: int, free_bytes: int | None = None
+) -> int:
     """Blocks of the KV cache: as many as kv_bytes pays for; without it, room for max_batch_size
-    full sequences within a quarter of the free memory.
+    full sequences within a quarter of the free memory (free_bytes None: what is free now).
 
     Raises InvalidCacheConfiguration when kv_bytes pays for no block, CacheCapacityExceeded when the
     free memory does not.
@@ -42,7 +42,8 @@ def cache_blocks(config: EngineConfig, n_ctx: int, block_bytes: int) -> int:
                 f"{n_ctx} needs {per_sequence * block_bytes}"
             )
     else:
-        share = int(available_bytes() * FREE_MEMORY_SHARE)
+        free = available_bytes() if free_bytes is None else free_bytes
+        share = int(free * FREE_MEMORY_SHARE)
         n_blocks = min(most, share // block_bytes)
         if n_blocks < 1:
             raise CacheCapacityExceeded(
@@ -57,31 +58,3 @@ def cache_blocks(config: EngineConfig, n_ctx: int, block_bytes: int) -> int:
             kv_bytes=n_blocks * block_bytes,
         )
     return n_blocks
-
-
-def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROUP) -> int:
-    """Memory that this process can still take: the machine's, or less in a container's limit."""
-    fields = dict(line.split(":", 1) for line in meminfo.read_text("ascii").splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = _read_number(cgroup / "memory.max"), _read_number(cgroup / "memory.current")
-    if limit is None or used is None:
-        return free
-    # Cached files count as used there, and give way to whoever needs the memory.
-    return max(0, min(free, limit - used + _inactive_file_bytes(cgroup / "memory.stat")))
-
-
-def _inactive_file_bytes(path: Path) -> int:
-    try:
-        lines = path.read_text("ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(s.split()[1]) for s in lines if s.startswith("inactive_file ")), 0)
-
-
-def _read_number(path: Path) -> int | None:
-    """The number in a file; None without the file, or when it says `max`."""
-    try:
-        text = path.read_text("ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rocmforge.engine.batch import Batch
+from rocmforge.engine.counters import StepCounters
 from rocmforge.engine.scheduler import Scheduler
 from rocmforge.engine.step_plan import StepRunner
 from rocmforge.errors import BackendError, GpuMemoryAllocationFailed, HipError, HipErrorKind
@@ -21,7 +22,7 @@ _log = get_logger(__name__)
 
 
 def run_within_memory(
-    scheduler: Scheduler, runner: StepRunner, batch: Batch
+    scheduler: Scheduler, runner: StepRunner, batch: Batch, counters: StepCounters
 ) -> tuple[Batch, npt.NDArray[np.float32]]:
     """Run `batch`, or a smaller one when memory runs out; what was run, and its logits [R, V].
 
@@ -36,6 +37,7 @@ def run_within_memory(
             if attempt == MAX_ATTEMPTS or not is_out_of_memory(error):
                 raise
             n_freed, n_preempted = free_memory(scheduler, batch)
+            counters.memory_recovered()
             _log.warning(
                 "step_out_of_memory",
                 attempt=attempt,

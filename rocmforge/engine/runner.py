@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from rocmforge.backends.ops import Backend, KvGeometry, Program, StepLimits
+from rocmforge.backends.ops import Backend, Program, StepLimits
 from rocmforge.clock import monotonic_s
 from rocmforge.config import EngineConfig
+from rocmforge.engine.engine_device import EngineDevice
 from rocmforge.engine.memory import cache_blocks, sequence_length
+from rocmforge.engine.memory_plan import kv_geometry, step_limits
 from rocmforge.engine.step_budget import TELLING_TOKENS
 from rocmforge.engine.step_plan import EngineLimits, StepPlan
 from rocmforge.gguf.metadata import Metadata
@@ -32,26 +34,22 @@ class Runner:
         model: LoadedModel,
         config: EngineConfig,
         op_counter: memoryview | None = None,
+        device: EngineDevice | None = None,
     ) -> None:
         """Size the KV cache and record the model's program.
 
-        op_counter: uint64 [1], counts finished operations. Raises InvalidCacheConfiguration or
+        op_counter: uint64 [1], counts finished operations. device: what the backend makes its calls
+        with, for the engine to count. Raises InvalidCacheConfiguration or
         CacheCapacityExceeded when the cache cannot be had, and the backend's errors.
         """
         spec = model.spec
+        self.device = device
         self._backend = backend
         self._model = model
         self._config = config
         size = config.cache.block_tokens
         n_ctx = sequence_length(config, spec.n_ctx_train)
-        self.kv = KvGeometry(
-            n_layers=spec.n_layers,
-            n_kv_heads=spec.n_kv_heads,
-            head_dim=spec.head_dim,
-            n_blocks=1,
-            block_tokens=size,
-            kv_type=config.cache.kv_type,
-        )
+        self.kv = kv_geometry(config, spec, 1)
         n_blocks = cache_blocks(config, n_ctx, self.kv.block_bytes)
         self.kv = replace(self.kv, n_blocks=n_blocks)
         self.limits = EngineLimits(
@@ -60,17 +58,8 @@ class Runner:
             n_blocks=n_blocks,
             block_bytes=self.kv.block_bytes,
         )
-        batch = config.scheduler.max_batch_size
         self._program: Program = backend.create_program(
-            model.forward,
-            self.kv,
-            StepLimits(
-                max_tokens=config.scheduler.max_step_tokens,
-                max_sequences=batch,
-                max_rows=batch,
-                max_blocks_per_sequence=-(-self.limits.n_ctx // size),
-            ),
-            op_counter,
+            model.forward, self.kv, step_limits(config, self.limits.n_ctx), op_counter
         )
 
     @property
@@ -156,6 +145,7 @@ class Runner:
             # Every CPU kernel gives a row the same result in any batch.
             deterministic=True,
             load_s=load_s,
+            weights_source=self._model.weights_source,
         )
 
     def close(self) -> None:

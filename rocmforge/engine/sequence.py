@@ -64,6 +64,7 @@ class Sequence:
         self._end_ids = frozenset((*eog_ids, *params.stop_token_ids))
         self._suppressed = tuple(sorted({*request.eog_ids, *params.stop_token_ids}))
         self._counts = TokenCounts.of(params, request.prompt_ids)
+        self._row: SampleRow | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -108,7 +109,14 @@ class Sequence:
         self.state = state
 
     def sample_row(self) -> SampleRow:
-        """What decides the next token."""
+        """What decides the next token; valid until the next call."""
+        # Suppression ends with min_tokens; all else but the position stays from step to step.
+        if self._row is None or len(self.generated) == self.request.params.min_tokens:
+            self._row = self._make_row()
+        self._row.position = self.num_tokens
+        return self._row
+
+    def _make_row(self) -> SampleRow:
         params = self.request.params
         return SampleRow(
             params=params,

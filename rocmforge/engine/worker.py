@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="rocmforge.engine.worker")
     parser.add_argument("--fd", type=int, required=True, help="the server's socket")
     parser.add_argument("--beat-fd", type=int, required=True, help="the page of counters")
+    parser.add_argument("--weights-fd", type=int, help="the weights store that outlives it")
     options = parser.parse_args(argv)
     detach()
     channel = BlockingChannel.from_fd(options.fd)
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ).start()
     page = BeatPage.attach(options.beat_fd)
     try:
-        return _run(channel, page)
+        return _run(channel, page, options.weights_fd)
     except ChannelClosed:
         return EXIT_ORPHANED
 
@@ -82,18 +83,25 @@ def leave_with_server(fd: int) -> None:
     os._exit(EXIT_ORPHANED)
 
 
-def _run(channel: BlockingChannel, page: BeatPage) -> int:
+def _run(channel: BlockingChannel, page: BeatPage, weights_fd: int | None) -> int:
     page.phase = EnginePhase.loading
+    engine: Engine | None = None
     try:
         start, *early = _first_messages(channel)
         configure_logging(start.log)
-        engine = _load(channel, page, start)
+        engine = _load(channel, page, start, weights_fd if start.shares_weights else None)
         page.phase = EnginePhase.serving
         return EngineLoop(channel, page, engine).run(early)
     except ChannelClosed:
         raise
     except RocmForgeError as error:
-        return _give_up(channel, error)
+        return _give_up(channel, error, engine)
+    # The last frame of this process: whatever went wrong, the server's clients and operators are
+    # told more than that a process ended.
+    except Exception as error:  # noqa: BLE001  # the process ends here, having said why
+        _log.exception("engine_defect")
+        defect = InternalError(f"the engine failed with {type(error).__name__}: {error}")
+        return _give_up(channel, defect, engine)
 
 
 def _first_messages(channel: BlockingChannel) -> tuple[StartEngine, *tuple[ToEngine, ...]]:
@@ -111,7 +119,9 @@ def _first_messages(channel: BlockingChannel) -> tuple[StartEngine, *tuple[ToEng
     return (first, *messages[1:])
 
 
-def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engine:
+def _load(
+    channel: BlockingChannel, page: BeatPage, start: StartEngine, store_fd: int | None
+) -> Engine:
     def progress(phase: str, percent: float) -> None:
         page.beat()
         channel.send(LoadProgress(phase=phase, percent=percent))
@@ -120,16 +130,20 @@ def _load(channel: BlockingChannel, page: BeatPage, start: StartEngine) -> Engin
         start.config,
         progress=progress,
         op_counter=page.op_counter,
+        beat=page.beat,
         check_invariants=start.log.level == "debug",
+        is_replacement=start.is_replacement,
+        store_fd=store_fd,
     )
     channel.send(EngineReady(facts=facts))
     return engine
 
 
-def _give_up(channel: BlockingChannel, error: RocmForgeError) -> int:
+def _give_up(channel: BlockingChannel, error: RocmForgeError, engine: Engine | None) -> int:
     """Say why, and leave: the server decides whether another engine is worth a try."""
     _log.error("engine_failed", error=error.message, type=type(error).__name__)
-    channel.send(EngineFailed(error=WireError.of(error)))
+    stats = None if engine is None else engine.stats()
+    channel.send(EngineFailed(error=WireError.of(error), stats=stats))
     return EXIT_FAILED
 
 

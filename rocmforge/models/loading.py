@@ -21,6 +21,7 @@ from rocmforge.models.rope import frequencies
 from rocmforge.models.spec import DecoderSpec
 from rocmforge.quant.formats import GGMLType, format_by_name, row_bytes
 from rocmforge.quant.reference import decode
+from rocmforge.weights_store import WeightsStore, file_identity
 
 Buf = TypeVar("Buf")
 _LISTED = 12
@@ -39,6 +40,8 @@ class LoadedModel:
     decoded_types: Mapping[str, int]
     """ggml type → number of matrices that were decoded to F32, for want of a kernel."""
     weight_bytes: int
+    weights_source: str = "file"
+    """`shared` when an engine before this one had packed them, else `file`."""
 
     def forward(self, ops: Ops[Buf]) -> None:
         """The forward pass, for Backend.create_program."""
@@ -46,9 +49,18 @@ class LoadedModel:
 
 
 def load_model(
-    path: str | Path, backend: Backend, *, progress: Callable[[float], None] | None = None
+    path: str | Path,
+    backend: Backend,
+    *,
+    progress: Callable[[float], None] | None = None,
+    before_copy: Callable[[Decoder, int], None] | None = None,
+    store_fd: int | None = None,
 ) -> LoadedModel:
     """Read, check and copy a model; `progress` gets the share that is done, 0…1.
+
+    before_copy: called with the decoder and the bytes that its weights will take, while none is
+    copied yet; what it raises ends the load. store_fd: a weights store to take them from or to put
+    them into.
 
     Raises the errors of GGUFFile.open and decoder_spec, TensorNotFound and InvalidTensorShape (each
     listing all tensors concerned), and the backend's when it cannot hold the weights.
@@ -64,7 +76,16 @@ def load_model(
             for name in names
         ]
         try:
-            weights = backend.load_weights(sources, _Released(file, sources, progress))
+            if before_copy is not None:
+                places, n_bytes = backend.place_weights(sources)
+                before_copy(Decoder(spec, places, inv_freq, magnitude), n_bytes)
+            released = _Released(file, sources, progress)
+            if store_fd is None:
+                weights, was_reused = backend.load_weights(sources, released), False
+            else:
+                store = _store(store_fd, file, backend, sources)
+                weights = backend.load_weights(sources, released, store)
+                was_reused = store.was_reused
         finally:
             for source in sources:
                 source.data.release()
@@ -82,7 +103,17 @@ def load_model(
             weight_types=dict(kept),
             decoded_types=dict(decoded),
             weight_bytes=sum(_ref_bytes(ref) for ref in weights.values()),
+            weights_source="shared" if was_reused else "file",
         )
+
+
+def _store(
+    fd: int, file: GGUFFile, backend: Backend, sources: Sequence[TensorSource]
+) -> WeightsStore:
+    """The store behind a file descriptor, for these weights of this backend."""
+    places, n_bytes = backend.place_weights(sources)
+    packing = repr((backend.name, n_bytes, list(places.values())))
+    return WeightsStore(fd, file_identity(file.shard_paths, packing))
 
 
 class _Released:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from prometheus_client import (
@@ -19,7 +19,12 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 
 from rocmforge.clock import monotonic_s
@@ -58,7 +63,33 @@ ENGINE_COUNTERS: Final = {
     "prefix_cache_hit_tokens": "Prompt tokens that were found",
     "preemptions": "Sequences set back because the cache was full",
     "requests_resumed": "Requests handed on to a new engine",
+    "gpu_calls": "Allocations, launches and copies of the device",
+    "faults_injected": "Device calls that were made to fail, for tests",
+    "memory_recoveries": "Steps that found no memory and were tried again, smaller",
 }
+RETRY_COUNTERS: Final = {
+    "gpu_retry_attempts": "Retries of device operations",
+    "gpu_retry_success": "Device operations that succeeded after a retry",
+    "gpu_retry_failed": "Device operations given up",
+}
+RETRY_HISTOGRAM: Final = "gpu_retry_attempt_histogram"
+
+
+class RetryReading(Protocol):
+    """What became of the retries of one operation (wire.protocol.RetryCount)."""
+
+    @property
+    def operation(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def successes(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+    @property
+    def buckets(self) -> tuple[int, ...]: ...
+    @property
+    def n_retries(self) -> int: ...
 
 
 class EngineReading(Protocol):
@@ -66,7 +97,8 @@ class EngineReading(Protocol):
 
     gauges, counters: exactly the names of ENGINE_GAUGES and ENGINE_COUNTERS. restarts: per cause,
     those that never happened included, so that a first one shows as an increase. states: every
-    state, true for the one that is. info: what really runs; empty before an engine was ready.
+    state, true for the one that is. retries: one per operation, with buckets at retry_bounds. info:
+    what really runs; empty before an engine was ready.
     """
 
     @property
@@ -77,6 +109,10 @@ class EngineReading(Protocol):
     def restarts(self) -> Mapping[str, int]: ...
     @property
     def states(self) -> Mapping[str, bool]: ...
+    @property
+    def retries(self) -> Sequence[RetryReading]: ...
+    @property
+    def retry_bounds(self) -> Sequence[int]: ...
     @property
     def info(self) -> Mapping[str, str]: ...
 
@@ -252,5 +288,26 @@ class _EngineCollector:
         for state, is_it in reading.states.items():
             states.add_metric([state], float(is_it))
         yield states
+        yield from _retry_families(reading)
         if reading.info:
             yield InfoMetricFamily(f"{PREFIX}engine", "What really runs", dict(reading.info))
+
+
+def _retry_families(reading: EngineReading) -> Iterable[Metric]:
+    """The contract's retry metrics, labelled with the operation."""
+    families = {
+        name: CounterMetricFamily(PREFIX + name, text, labels=["operation"])
+        for name, text in RETRY_COUNTERS.items()
+    }
+    histogram = HistogramMetricFamily(
+        PREFIX + RETRY_HISTOGRAM, "Retries per retried device operation", labels=["operation"]
+    )
+    for count in reading.retries:
+        numbers = (count.attempts, count.successes, count.failures)
+        for family, value in zip(families.values(), numbers, strict=True):
+            family.add_metric([count.operation], value)
+        n_observed = count.successes + count.failures
+        bounds = [str(float(bound)) for bound in reading.retry_bounds]
+        buckets = [*zip(bounds, count.buckets, strict=True), ("+Inf", n_observed)]
+        histogram.add_metric([count.operation], buckets, count.n_retries)
+    return [*families.values(), histogram]

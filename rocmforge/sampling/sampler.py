@@ -21,13 +21,12 @@ _NOT_FINITE = 1
 _NO_CANDIDATE = 2
 
 
-class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides the token of one row of logits.
+class SampleRow(msgspec.Struct, kw_only=True):
+    """What decides the token of one row of logits. A choice has one for many steps, in which
+    `position` and `generated_ids` grow and all else stays.
 
     position: the absolute position that the new token will have (the number of tokens before it).
     suppressed_ids: tokens that may not be chosen now (EOG and stop ids while below min_tokens).
-    history: the ids as counted in earlier steps, so that a long text is not counted again; without
-    it they are counted for this row.
     """
 
     params: SamplingParams
@@ -38,6 +37,18 @@ class SampleRow(msgspec.Struct, frozen=True, kw_only=True):
     generated_ids: Sequence[int]
     suppressed_ids: tuple[int, ...] = ()
     history: TokenCounts | None = None
+    """The ids as counted in earlier steps; without it they are counted at the first."""
+    _prepared: _native.SampleRow | None = None
+
+    def native(self, n_vocab: int) -> _native.SampleRow:
+        """The row as the native sampler takes it, for logits of n_vocab columns."""
+        if self._prepared is None:
+            self.history = self.history or TokenCounts.of(self.params, self.prompt_ids)
+            self._prepared = _native_row(self, n_vocab)
+        if self.history is not None:
+            self.history.up_to(self.generated_ids)
+        self._prepared.position = self.position
+        return self._prepared
 
 
 class SampledToken(msgspec.Struct, frozen=True):
@@ -84,7 +95,7 @@ class Sampler:
         if not rows:
             return []
         results = self._native.sample(
-            np.ascontiguousarray(logits), [_native_row(row, self.n_vocab) for row in rows]
+            np.ascontiguousarray(logits), [row.native(self.n_vocab) for row in rows]
         )
         return [_unpack(row, result) for row, result in zip(rows, results, strict=True)]
 
@@ -103,15 +114,10 @@ def _native_row(row: SampleRow, n_vocab: int) -> _native.SampleRow:
         seed=row.seed & (2**64 - 1),
         choice=row.choice,
         position=row.position,
-        history=_counted(row),
+        history=None if row.history is None else row.history.up_to(row.generated_ids),
         biases=[(i, bias) for i, bias in p.logit_bias.items() if 0 <= i < n_vocab],
         suppressed=[i for i in row.suppressed_ids if 0 <= i < n_vocab],
     )
-
-
-def _counted(row: SampleRow) -> _native.TokenHistory | None:
-    history = row.history or TokenCounts.of(row.params, row.prompt_ids)
-    return history.up_to(row.generated_ids) if history is not None else None
 
 
 def _unpack(

@@ -17,13 +17,19 @@ from rocmforge.server.routes import Routes
 from rocmforge.server.state import ServerState, state_of
 from rocmforge.supervisor.client import EngineClient, EngineState, EngineStatus
 from rocmforge.supervisor.crash_report import CrashCause
-from rocmforge.wire.protocol import EngineFacts
+from rocmforge.supervisor.status import sum_retries
+from rocmforge.wire.protocol import RETRY_BUCKETS, EngineFacts, RetryCount
 
 routes = Routes()
 NO_GPU: Final = "no GPU backend in this build"
 # An engine at work beats at every operation and an idle one several times a second: silence of this
 # length is no delay. Probes hear of it long before `hang_timeout_s` costs the engine its life.
 _SILENCE_S: Final = 2.0
+# Those of every step: their series exist before a first retry, which then shows as an increase.
+_NO_RETRIES: Final = tuple(
+    RetryCount(operation, 0, 0, 0, (0,) * len(RETRY_BUCKETS), 0)
+    for operation in ("allocate_buffer", "copy_from_device", "launch")
+)
 
 
 @routes.get("/health")
@@ -171,6 +177,8 @@ class EngineNumbers:
     counters: dict[str, float]
     restarts: dict[str, int]
     states: dict[str, bool]
+    retries: tuple[RetryCount, ...]
+    retry_bounds: tuple[int, ...]
     info: dict[str, str]
 
 
@@ -191,6 +199,8 @@ class EngineReader:
                 str(cause): status.restarts_by_cause.get(str(cause), 0) for cause in CrashCause
             },
             states={str(state): state is status.state for state in EngineState},
+            retries=sum_retries(_NO_RETRIES, status.stats.retries),
+            retry_bounds=RETRY_BUCKETS,
             info=_info(status.facts),
         )
 
@@ -222,6 +232,9 @@ def _counters(status: EngineStatus) -> dict[str, float]:
         "prefix_cache_hit_tokens": stats.prefix_hit_tokens_total,
         "preemptions": stats.preemptions_total,
         "requests_resumed": status.requests_resumed_total,
+        "gpu_calls": stats.device_calls_total,
+        "faults_injected": stats.faults_injected_total,
+        "memory_recoveries": stats.memory_recoveries_total,
     }
 
 

@@ -32,18 +32,26 @@ class LaunchedEngine:
     """An engine process that somebody has to take over (EngineProcess.adopt) or `discard`.
 
     is_told: whether it has got its first message. is_adopted: whether somebody has taken it over.
+    weights_fd: the weights store that it was given, which belongs to whoever launched it.
     """
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], connection: socket.socket, page: BeatPage
+        self,
+        popen: subprocess.Popen[bytes],
+        connection: socket.socket,
+        page: BeatPage,
+        weights_fd: int | None = None,
     ) -> None:
         self.popen = popen
         self.connection = connection
         self.page = page
+        self.weights_fd = weights_fd
         self.started_s = monotonic_s()
         self.is_told = self.is_adopted = False
 
-    def tell(self, engine_config: EngineConfig, log_config: LogConfig) -> None:
+    def tell(
+        self, engine_config: EngineConfig, log_config: LogConfig, *, shares_weights: bool = False
+    ) -> None:
         """Send the first message before the engine is taken over. That it is gone by now is not
         noticed here, but by who takes it over.
         """
@@ -52,7 +60,8 @@ class LaunchedEngine:
 
         self.is_told = True
         with contextlib.suppress(OSError):
-            self.connection.sendall(encode_frame(StartEngine(engine_config, log_config)))
+            start = StartEngine(engine_config, log_config, shares_weights=shares_weights)
+            self.connection.sendall(encode_frame(start))
 
     def discard(self) -> None:
         """Kill it and let go of everything: nobody will take it over."""
@@ -64,8 +73,11 @@ class LaunchedEngine:
         self.page.close()
 
 
-def launch(command: Sequence[str] = ENGINE_COMMAND) -> LaunchedEngine:
-    """Start `command` with `--fd` and `--beat-fd` added. Raises OSError when it cannot.
+def launch(
+    command: Sequence[str] = ENGINE_COMMAND, *, weights_fd: int | None = None
+) -> LaunchedEngine:
+    """Start `command` with `--fd` and `--beat-fd` added, and `--weights-fd` where there is a
+    weights store. Raises OSError when it cannot.
 
     To be called by the thread that will live longest: the engine asks the kernel to die with the
     thread that started it. It takes a few milliseconds (vfork).
@@ -76,17 +88,19 @@ def launch(command: Sequence[str] = ENGINE_COMMAND) -> LaunchedEngine:
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
         with theirs:
-            fds = (theirs.fileno(), page.fileno())
+            fds = {"--fd": theirs.fileno(), "--beat-fd": page.fileno()}
+            if weights_fd is not None:
+                fds["--weights-fd"] = weights_fd
             popen = subprocess.Popen(
-                [*command, "--fd", str(fds[0]), "--beat-fd", str(fds[1])],
-                pass_fds=fds,
+                [*command, *(word for name, fd in fds.items() for word in (name, str(fd)))],
+                pass_fds=tuple(fds.values()),
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
                 stdout=_STDERR_FD,
                 stderr=_STDERR_FD,
             )
         undo.pop_all()
-    return LaunchedEngine(popen, ours, page)
+    return LaunchedEngine(popen, ours, page, weights_fd)
 
 
 def kill_group(popen: subprocess.Popen[bytes]) -> None:

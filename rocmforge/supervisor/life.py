@@ -31,7 +31,7 @@ class Ending:
 class EngineLife:
     """Reads the engine's messages and watches its pulse until it ends in one way or another.
 
-    `handle` is awaited for every message but EngineFailed, in order.
+    `handle` is awaited for every message, in order.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class EngineLife:
             while True:
                 for message in await self.process.channel.receive():
                     if isinstance(message, EngineFailed):
+                        await self._handle(message)
                         error = message.error.to_error()
                         return Ending(CrashCause.failed, error.message, error)
                     self.watch.reset()

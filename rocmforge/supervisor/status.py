@@ -10,7 +10,7 @@ import msgspec
 
 from rocmforge.errors import RocmForgeError
 from rocmforge.supervisor.crash_report import CrashReport
-from rocmforge.wire.protocol import EngineFacts, EngineStats
+from rocmforge.wire.protocol import EngineFacts, EngineStats, RetryCount
 
 
 class EngineState(StrEnum):
@@ -70,4 +70,22 @@ def sum_counters(before: EngineStats, current: EngineStats) -> EngineStats:
         for name in EngineStats.__struct_fields__
         if name.endswith("_total")
     }
-    return msgspec.structs.replace(current, **totals)
+    retries = sum_retries(before.retries, current.retries)
+    return msgspec.structs.replace(current, **totals, retries=retries)
+
+
+def sum_retries(*counts: tuple[RetryCount, ...]) -> tuple[RetryCount, ...]:
+    """Counts of several engines, added up by operation."""
+    totals: dict[str, RetryCount] = {}
+    for count in (count for some in counts for count in some):
+        if (so_far := totals.get(count.operation)) is not None:
+            count = RetryCount(
+                count.operation,
+                so_far.attempts + count.attempts,
+                so_far.successes + count.successes,
+                so_far.failures + count.failures,
+                tuple(map(sum, zip(so_far.buckets, count.buckets, strict=True))),
+                so_far.n_retries + count.n_retries,
+            )
+        totals[count.operation] = count
+    return tuple(totals.values())

@@ -12,14 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from rocmforge.clock import monotonic_s, unix_s
 from rocmforge.config import EngineConfig, LogConfig, SupervisorConfig
 from rocmforge.errors import (
+    BackendInitializationFailed,
+    CacheCapacityExceeded,
     EngineNotInitialized,
     EngineRecovering,
     ErrorCategory,
+    GpuDeviceNotFound,
+    HipError,
     InternalError,
     RocmForgeError,
 )
@@ -32,9 +39,11 @@ from rocmforge.supervisor.life import LEAVE_TIMEOUT_S, Ending, EngineLife
 from rocmforge.supervisor.process import EngineProcess
 from rocmforge.supervisor.restart_policy import RestartPolicy
 from rocmforge.supervisor.status import EngineState, EngineStatus, sum_counters
+from rocmforge.supervisor.weights_keeper import WeightsKeeper
 from rocmforge.wire.beat import EnginePhase
 from rocmforge.wire.protocol import (
     EngineFacts,
+    EngineFailed,
     EngineReady,
     EngineStats,
     FromEngine,
@@ -52,6 +61,8 @@ _log = get_logger(__name__)
 _RESUME_BATCH: Final = 4
 _N_CRASH_REPORTS: Final = 32
 _HOPELESS: Final = (ErrorCategory.User, ErrorCategory.Model)
+# Nor does waiting give a machine another device, or more memory than it has.
+_HOPELESS_ERRORS: Final = (BackendInitializationFailed, GpuDeviceNotFound, CacheCapacityExceeded)
 
 
 class Supervisor:
@@ -71,7 +82,13 @@ class Supervisor:
         launched: LaunchedEngine | None = None,
     ) -> None:
         """launched: the first engine, if there is one already."""
-        self._start_message = StartEngine(config=engine_config, log=log_config or LogConfig())
+        self._start_message = StartEngine(
+            config=engine_config,
+            log=log_config or LogConfig(),
+            shares_weights=config.shared_weights,
+        )
+        first_fd = launched.weights_fd if launched else None
+        self._weights = WeightsKeeper(engine_config.model_path, first_fd)
         self._config = config
         self._journal = journal
         self._command = command
@@ -168,6 +185,7 @@ class Supervisor:
             # Again and again: a cancel that comes together with what was awaited may get lost.
             task.cancel()
             await asyncio.wait({task}, timeout=1.0)
+        self._weights.close()
         self.delivery.fail_all(
             EngineNotInitialized("the server is stopping; send the request again")
         )
@@ -209,7 +227,11 @@ class Supervisor:
         self._n_tokens_before = self.delivery.n_tokens
         try:
             launched, self._launched = self._launched, None
-            process = await EngineProcess.adopt(launched or launch(self._command))
+            if launched is None:
+                shares = self._config.shared_weights
+                weights_fd = self._weights.fd_for_next_life() if shares else None
+                launched = launch(self._command, weights_fd=weights_fd)
+            process = await EngineProcess.adopt(launched)
         except OSError as error:
             why = EngineNotInitialized(f"the engine process cannot be started: {error}")
             ending = Ending(CrashCause.not_started, why.message, why)
@@ -220,7 +242,7 @@ class Supervisor:
         _log.info("engine_started", pid=process.pid, age_ms=age_ms)
         self._life = life = EngineLife(process, self._config, self._handle)
         try:
-            ending = await life.run(self._start_message)
+            ending = await life.run(self._next_start())
             if self._state is not EngineState.stopped:
                 # From here on requests only join the journal.
                 self._become(EngineState.recovering)
@@ -234,6 +256,21 @@ class Supervisor:
             self._stats = EngineStats()
             await process.close()
         return ending
+
+    def _next_start(self) -> StartEngine:
+        """The first message to the engine that starts now.
+
+        Every life after the first that was ready gets its sizes: with the memory that is free then
+        the cache would be another, and an answer would end elsewhere or could not be resumed.
+        """
+        start, facts = self._start_message, self._facts
+        # Sizes that no engine can have come from a mad one.
+        if facts is None or facts.kv_bytes < 1 or facts.n_ctx < 1:
+            return start
+        config = start.config
+        cache = replace(config.cache, kv_bytes=facts.kv_bytes)
+        pinned = replace(config, cache=cache, max_sequence_length=facts.n_ctx)
+        return msgspec.structs.replace(start, config=pinned, is_replacement=True)
 
     async def _open_circuit(self) -> None:
         open_s = self._config.circuit_open_s
@@ -260,6 +297,8 @@ class Supervisor:
             self.delivery.step(message)
         elif isinstance(message, Heartbeat):
             self._stats = message.stats
+        elif isinstance(message, EngineFailed):
+            self._stats = message.stats or self._stats
         elif isinstance(message, LoadProgress):
             self._load = message
             if self._state is EngineState.starting:
@@ -269,6 +308,7 @@ class Supervisor:
 
     async def _ready(self, facts: EngineFacts) -> None:
         self._facts = facts
+        self._weights.engine_ready(facts.weights_source)
         self._load = LoadProgress(phase="ready", percent=100.0)
         n_resumed = 0
         # Requests that come meanwhile join the journal's end; the loop ends when none is left.
@@ -308,11 +348,11 @@ class Supervisor:
             self._policy.progress()
 
     def _is_hopeless(self, ending: Ending) -> bool:
-        """True when no engine was ever ready, and the file or the settings are why.
+        """True when no engine was ever ready, and the file, the settings or the machine are why.
 
         Once one has served, a bad file may become good again, and the server is worth keeping.
         """
-        return self._facts is None and ending.error.category() in _HOPELESS
+        return self._facts is None and _cannot_pass(ending.error)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """A defect in this file must not leave clients waiting for ever."""
@@ -331,3 +371,10 @@ class Supervisor:
         self._state = state
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _cannot_pass(error: RocmForgeError) -> bool:
+    """True when the same start would fail in the same way."""
+    if isinstance(error, HipError):
+        return not error.is_recoverable()
+    return error.category() in _HOPELESS or isinstance(error, _HOPELESS_ERRORS)

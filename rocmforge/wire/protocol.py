@@ -16,6 +16,8 @@ from rocmforge.errors import RocmForgeError, error_from_name
 from rocmforge.request import FinishReason, Request, RequestId, TokenLogprob
 
 PROTOCOL_VERSION = 2
+# Upper bounds of the histogram of retries per operation.
+RETRY_BUCKETS = (1, 2, 4, 8, 16)
 
 
 class WireError(msgspec.Struct, frozen=True):
@@ -44,6 +46,10 @@ class StartEngine(msgspec.Struct, frozen=True, tag=True):
     config: EngineConfig
     log: LogConfig = LogConfig()
     protocol_version: int = PROTOCOL_VERSION
+    is_replacement: bool = False
+    """Another engine with these sizes was ready before; requests may wait for this one."""
+    shares_weights: bool = False
+    """The weights store that the engine was launched with is to be used."""
 
 
 class Submit(msgspec.Struct, frozen=True, tag=True):
@@ -102,6 +108,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int
     deterministic: bool
     load_s: float
+    weights_source: str = "file"
+    """`shared` when an engine before this one had packed them, else `file`."""
 
 
 class EngineReady(msgspec.Struct, frozen=True, tag=True):
@@ -111,9 +119,12 @@ class EngineReady(msgspec.Struct, frozen=True, tag=True):
 
 
 class EngineFailed(msgspec.Struct, frozen=True, tag=True):
-    """The engine cannot start or go on; it exits after this message."""
+    """The engine cannot start or go on; it exits after this message. stats: its last counters, None
+    before it served.
+    """
 
     error: WireError
+    stats: EngineStats | None = None
 
 
 class TokenOutput(msgspec.Struct, frozen=True, array_like=True):
@@ -148,6 +159,22 @@ class RequestFailed(msgspec.Struct, frozen=True):
     error: WireError
 
 
+class RetryCount(msgspec.Struct, frozen=True, array_like=True):
+    """What became of the retries of one device operation, counted from the engine's start.
+
+    attempts: retries made. successes, failures: operations that succeeded after at least one, and
+    that were given up. buckets: how many of both took at most RETRY_BUCKETS[i] retries. n_retries:
+    the retries of both together.
+    """
+
+    operation: str
+    attempts: int
+    successes: int
+    failures: int
+    buckets: tuple[int, ...]
+    n_retries: int
+
+
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's gauges and counters after a step; counters count from the engine's start."""
 
@@ -167,6 +194,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     last_step_tokens: int = 0
     prefill_s_total: float = 0.0
     decode_s_total: float = 0.0
+    device_calls_total: int = 0
+    faults_injected_total: int = 0
+    memory_recoveries_total: int = 0
+    retries: tuple[RetryCount, ...] = ()
 
 
 class StepOutput(msgspec.Struct, frozen=True, tag=True):

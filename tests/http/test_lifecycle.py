@@ -79,6 +79,16 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
     assert "version" in "".join(server.raw)
 
 
+def test_a_model_that_does_not_fit_ends_the_server_with_the_numbers():
+    # A cache for 100,000 full sequences is larger than any machine.
+    options = ("--kv-bytes", str(10**15), "--max-batch-size", "100000")
+    server = LiveServer(*options, scheduler_max_step_tokens=100000)
+    assert server.wait_exit(60) == 2
+    (why,) = server.events("model_not_loaded")
+    assert "the model needs" in why["error"]
+    assert "GB are available" in why["error"]
+
+
 def test_an_address_in_use_is_refused_at_once(server):
     port = server.url.rsplit(":", 1)[1]
     second = LiveServer("--port", port)

@@ -16,6 +16,12 @@ MOVED_ELSEWHERE = {
     "rocmforge_preemptions",
     "rocmforge_requests_resumed",
     "rocmforge_engine_restarts",
+    "rocmforge_faults_injected",
+    "rocmforge_memory_recoveries",
+    "rocmforge_gpu_retry_attempts",
+    "rocmforge_gpu_retry_success",
+    "rocmforge_gpu_retry_failed",
+    "rocmforge_gpu_retry_attempt_histogram",
     "rocmforge_slow_clients",
     "rocmforge_requests_refused",
 }
@@ -88,6 +94,8 @@ def test_the_contract_names_of_metrics(server):
         *("requests_started", "requests_completed", "requests_failed", "requests_cancelled"),
         *("tokens_generated", "queue_length", "active_requests", "tokens_per_second"),
         *("prefill_duration_seconds", "decode_duration_seconds", "total_duration_seconds"),
+        *("gpu_retry_attempts", "gpu_retry_success", "gpu_retry_failed"),
+        "gpu_retry_attempt_histogram",
         *("ttft_seconds", "inter_token_latency_seconds", "engine_restarts", "requests_resumed"),
     ):
         assert f"rocmforge_{name}" in names

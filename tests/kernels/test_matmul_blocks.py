@@ -62,7 +62,7 @@ def product(backend, x, w, steps=None):
 
 @ISAS
 @pytest.mark.parametrize("type_name", QUANTIZED)
-@pytest.mark.parametrize("n_super_blocks", [1, 2, 4])
+@pytest.mark.parametrize("n_super_blocks", [1, 2, 5])
 def test_any_bytes_in_any_batch(isa, type_name, n_super_blocks):
     cols = 256 * n_super_blocks
     x = activations(cols)

@@ -11,6 +11,7 @@ A life is {} for a sound engine, or says how it ends:
     {"after": n, "how": one of ENDINGS}                                    after n tokens
     {"cancel_lag": steps}           goes on for cancelled requests for a while, like a real one
     {"stats": {field: value}}       reports these EngineStats, once it has sent a token
+    {"kv_bytes": n}                 has a cache of this size, unless it is told another
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import time
 import zlib
 from pathlib import Path
 
+from rocmforge.config import EngineConfig
 from rocmforge.errors import error_from_name
 from rocmforge.request import FinishReason, Request
 from rocmforge.wire.beat import BeatPage, EnginePhase
@@ -85,12 +87,13 @@ def undisturbed(request: Request) -> dict[int, list[int]]:
     return result
 
 
-def facts() -> EngineFacts:
-    """Plausible facts."""
+def facts(config: EngineConfig, kv_bytes: int) -> EngineFacts:
+    """Plausible facts; kv_bytes where the configuration leaves it open."""
     return EngineFacts(
         pid=os.getpid(), backend="fake", device="none", isa="none", n_threads=1,
         weight_types={"F32": 1}, decoded_types={}, activation_dtype="f32", kv_type="f32",
-        kv_bytes=0, weight_bytes=0, architecture="fake", n_vocab=50_000, n_ctx=4096,
+        kv_bytes=config.cache.kv_bytes or kv_bytes, weight_bytes=0, architecture="fake",
+        n_vocab=50_000, n_ctx=config.max_sequence_length or 4096,
         n_ctx_train=4096, n_blocks=1, block_tokens=16, max_batch_size=32, max_step_tokens=512,
         deterministic=True, load_s=0.0,
     )  # fmt: skip
@@ -110,14 +113,15 @@ class FakeEngine:
         self.n_sent = 0
 
     def run(self) -> None:
-        assert isinstance(self.wait_for_first(), StartEngine)
+        start = self.wait_for_first()
+        assert isinstance(start, StartEngine)
         self.page.phase = EnginePhase.loading
         self.start_badly(self.life.get("start", ""))
         for percent in (0.0, 50.0, 100.0):
             self.channel.send(LoadProgress(phase="read", percent=percent))
             time.sleep(self.script.get("load_s", 0.0) / 3)
         self.page.phase = EnginePhase.serving
-        self.channel.send(EngineReady(facts=facts()))
+        self.channel.send(EngineReady(facts=facts(start.config, self.life.get("kv_bytes", 4096))))
         while True:
             self.page.beat()
             for message in self.channel.receive(0.0 if self.live else 0.05):
@@ -258,6 +262,7 @@ def main() -> None:
     parser.add_argument("--script", type=json.loads)
     parser.add_argument("--fd", type=int)
     parser.add_argument("--beat-fd", type=int)
+    parser.add_argument("--weights-fd", type=int)
     arguments = parser.parse_args()
     counter = Path(arguments.script["counter"])
     number = counter.stat().st_size if counter.exists() else 0

@@ -39,7 +39,9 @@ def test_every_command_has_a_heading():
 def test_every_option_is_documented_and_no_other():
     common = documented(section("Options"))
     for name, command in commands().items():
-        options = {o for p in command.params for o in p.opts if o.startswith("-")}
+        options = {
+            o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")
+        }
         own = documented(section(name))
         assert options - own - common == set(), name
         assert own - options == set(), name

@@ -17,7 +17,7 @@ def launched(monkeypatch):
     engines = []
     real = launch_module.launch
 
-    def launch():
+    def launch(**_):
         engines.append(real((sys.executable, "-c", "import time; time.sleep(100)")))
         return engines[-1]
 
@@ -63,7 +63,7 @@ def test_no_engine_is_launched_where_none_is_needed(monkeypatch, launched, words
 
 
 def test_a_server_that_cannot_launch_one_starts_all_the_same(monkeypatch):
-    def fails():
+    def fails(**_):
         raise OSError("no more processes")
 
     import rocmforge.server.run

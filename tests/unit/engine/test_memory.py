@@ -6,7 +6,7 @@ import pytest
 
 from rocmforge.config import CacheConfig, EngineConfig, SchedulerConfig
 from rocmforge.engine import memory
-from rocmforge.engine.memory import available_bytes, cache_blocks, sequence_length
+from rocmforge.engine.memory import cache_blocks, sequence_length
 from rocmforge.errors import CacheCapacityExceeded, InvalidCacheConfiguration
 
 
@@ -47,33 +47,12 @@ def test_a_quarter_of_the_free_memory(monkeypatch):
         cache_blocks(config(), n_ctx=16, block_bytes=10_001)
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "expected"),
-    [
-        (None, None, 2048_000),
-        ("max", "100", 2048_000),
-        ("1000000", "400000", 600_000),
-        ("1000000", "1400000", 0),
-        ("9000000", "100", 2048_000),
-    ],
-)
-def test_a_container_s_limit_counts(tmp_path, limit, used, expected):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal:   8000 kB\nMemAvailable:    2000 kB\n")
-    if limit is not None:
-        (tmp_path / "memory.max").write_text(limit + "\n")
-        (tmp_path / "memory.current").write_text(used + "\n")
-    assert available_bytes(meminfo, tmp_path) == expected
-
-
-def test_cached_files_give_way(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemAvailable:    2000 kB\n")
-    (tmp_path / "memory.max").write_text("1000000")
-    (tmp_path / "memory.current").write_text("900000")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 300000\nactive_file 7\n")
-    assert available_bytes(meminfo, tmp_path) == 400_000
-
-
-def test_this_machine_has_memory():
-    assert available_bytes() > 0
+@pytest.mark.parametrize("free", [30_000, 300_000, 3_000_000])
+def test_sizes_taken_over_from_a_first_life_give_the_same_cache(monkeypatch, free):
+    monkeypatch.setattr(memory, "available_bytes", lambda: free)
+    n_blocks = cache_blocks(config(), n_ctx=1000, block_bytes=1000)
+    n_ctx = min(1000, n_blocks * 16)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    later = config(kv_bytes=n_blocks * 1000, max_sequence_length=n_ctx)
+    assert sequence_length(later, 4096) == n_ctx
+    assert cache_blocks(later, n_ctx=n_ctx, block_bytes=1000) == n_blocks

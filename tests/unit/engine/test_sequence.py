@@ -75,6 +75,18 @@ def test_ends_are_suppressed_below_min_tokens():
     assert sequence(generated=[1, 2], **fields).sample_row().suppressed_ids == ()
 
 
+def test_a_row_goes_on_with_its_sequence():
+    one = sequence(generated=[4], min_tokens=3, eog_ids=(9,))
+    rows = []
+    for token in (5, 6, 7):
+        row = one.sample_row()
+        rows.append((id(row), row.position - one.num_prompt_tokens, row.suppressed_ids))
+        one.generated.append(token)
+    assert [place for _, place, _ in rows] == [1, 2, 3]
+    assert [ids for _, _, ids in rows] == [(9,), (9,), ()]
+    assert rows[0][0] == rows[1][0]
+
+
 def test_the_sample_row_is_placed_behind_the_last_token():
     row = sequence(generated=[4, 5], prompt=[1, 2, 3], seed=77).sample_row()
     assert (row.seed, row.choice, row.position) == (77, 0, 5)

@@ -17,9 +17,10 @@ import pytest
 
 from rocmforge.config import EngineConfig, LogConfig
 from rocmforge.embedded import EMBEDDED_MODEL_PATH
+from rocmforge.engine import worker as worker_module
 from rocmforge.request import Request, SamplingParams
 from rocmforge.wire.beat import BeatPage, EnginePhase
-from rocmforge.wire.channel import FrameReader, encode_frame
+from rocmforge.wire.channel import BlockingChannel, FrameReader, encode_frame
 from rocmforge.wire.protocol import (
     EngineFailed,
     EngineReady,
@@ -198,3 +199,23 @@ def test_manners():
         worker.receive_until(StepOutput)
         assert os.getsid(pid) == pid
         assert int(Path(f"/proc/{pid}/oom_score_adj").read_text()) > 0
+
+
+@pytest.mark.parametrize("kind", [MemoryError, KeyError])
+def test_any_other_exception_is_told_to_the_server(monkeypatch, kind):
+    def fail(*_args, **_keywords):
+        raise kind("a defect")
+
+    monkeypatch.setattr(worker_module, "start_engine", fail)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(10.0)
+        ours.sendall(encode_frame(StartEngine(config=CONFIG)))
+        page = BeatPage.create()
+        assert worker_module._run(BlockingChannel(theirs), page) == worker_module.EXIT_FAILED
+        (frame,) = FrameReader().feed(ours.recv(65536))
+        message = msgspec.msgpack.decode(frame, type=FromEngine)
+        page.close()
+    assert isinstance(message, EngineFailed)
+    assert message.error.name == "InternalError"
+    assert kind.__name__ in message.error.message

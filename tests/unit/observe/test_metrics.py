@@ -14,6 +14,7 @@ from rocmforge.observe.metrics import (
     RATE_WINDOW_S,
     Metrics,
 )
+from rocmforge.wire.protocol import RETRY_BUCKETS, RetryCount
 from tests.support.source_tree import ROOT
 
 
@@ -23,6 +24,8 @@ class Reading:
     counters: dict = field(default_factory=lambda: dict.fromkeys(ENGINE_COUNTERS, 2.0))
     restarts: dict = field(default_factory=lambda: {"killed": 3, "hung": 0})
     states: dict = field(default_factory=lambda: {"ready": True, "failed": False})
+    retries: tuple = (RetryCount("launch", 5, 2, 1, (1, 3, 3, 3, 3), 6),)
+    retry_bounds: tuple = RETRY_BUCKETS
     info: dict = field(default_factory=lambda: {"backend": "cpu"})
 
 
@@ -158,6 +161,17 @@ def test_what_the_engine_says_is_read_at_each_scrape(clock):
     assert found["engine_info", "cpu"] == 1
     reading.counters["engine_steps"] = 9.0
     assert samples(metrics)["engine_steps_total",] == 9
+
+
+def test_retries_by_operation(metrics):
+    found = samples(metrics)
+    assert found["gpu_retry_attempts_total", "launch"] == 5
+    assert found["gpu_retry_success_total", "launch"] == 2
+    assert found["gpu_retry_failed_total", "launch"] == 1
+    assert found["gpu_retry_attempt_histogram_sum", "launch"] == 6
+    assert found["gpu_retry_attempt_histogram_count", "launch"] == 3
+    buckets = {k[1]: v for k, v in found.items() if k[0] == "gpu_retry_attempt_histogram_bucket"}
+    assert buckets == {"1.0": 1, "2.0": 3, "4.0": 3, "8.0": 3, "16.0": 3, "+Inf": 3}
 
 
 def test_nothing_is_said_to_run_before_anything_does(clock):

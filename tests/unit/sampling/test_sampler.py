@@ -172,3 +172,16 @@ def test_a_token_does_not_depend_on_its_batch():
     together = Sampler(500).sample(logits, rows)
     alone = [Sampler(500).sample(logits[i : i + 1], [rows[i]])[0] for i in range(16)]
     assert together == alone
+
+
+def test_a_row_that_goes_on_draws_what_a_row_of_its_own_draws():
+    logits = np.random.default_rng(5).normal(size=(1, 300)).astype(np.float32)
+    params = SamplingParams(repetition_penalty=1.3, presence_penalty=0.4, seed=2)
+    sampler, generated = Sampler(300), []
+    going_on = row(params, prompt_ids=range(50), generated_ids=generated)
+    for position in range(50, 80):
+        fresh = row(params, prompt_ids=range(50), generated_ids=list(generated), position=position)
+        going_on.position = position
+        (expected,) = sampler.sample(logits, [fresh])
+        assert sampler.sample(logits, [going_on]) == [expected]
+        generated.append(expected.token_id)

@@ -248,6 +248,13 @@ STATS = {
     "last_step_ms": 12.0,
     "prefill_s_total": 13.0,
     "decode_s_total": 14.0,
+    "device_calls_total": 15,
+    "faults_injected_total": 16,
+    "memory_recoveries_total": 17,
+    "retries": [
+        (operation, 6, 1, 1, (1, 1, 1, 2, 2), 6)
+        for operation in ("allocate_buffer", "copy_from_device", "launch")
+    ],
 }
 
 
@@ -289,8 +296,12 @@ async def test_traffic_moves_every_series(tmp_path):
         # Two engines have said so.
         "preemptions_total": 20,
         "last_step_seconds": 0.012,
+        "gpu_calls_total": 30,
     }.items():
         assert resting[f"rocmforge_{name}", ()] == value, name
+    launch = (("operation", "launch"),)
+    assert resting["rocmforge_gpu_retry_attempts_total", launch] == 12
+    assert resting["rocmforge_gpu_retry_attempt_histogram_sum", launch] == 12
     restarts = {labels: n for (name, labels), n in resting.items() if "restarts_total" in name}
     assert restarts == {(("cause", str(cause)),): cause == "killed" for cause in CrashCause}
     served = (("route", "/generate"), ("status", "200"))

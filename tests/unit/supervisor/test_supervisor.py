@@ -11,15 +11,19 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from rocmforge import errors
 from rocmforge.config import EngineConfig, SupervisorConfig
 from rocmforge.errors import (
     EngineNotInitialized,
     EngineRecovering,
     GenerationFailed,
+    HipError,
+    HipErrorKind,
     InvalidModelFile,
     ModelLoading,
 )
 from rocmforge.request import RequestState
+from rocmforge.supervisor import supervisor
 from rocmforge.supervisor.client import EngineClient, EngineState, Recovering
 from rocmforge.supervisor.crash_report import CrashCause
 from tests.support.fake_engine import ENDINGS, undisturbed
@@ -106,6 +110,41 @@ async def test_a_load_that_can_never_succeed_ends_in_failed(tmp_path):
         assert client.status.restarts_total == 0
         with pytest.raises(EngineNotInitialized, match="no good"):
             client.submit(request())
+
+
+@pytest.mark.parametrize(
+    "name", ["BackendInitializationFailed", "GpuDeviceNotFound", "CacheCapacityExceeded"]
+)
+async def test_a_machine_that_can_never_serve_the_model_ends_in_failed(tmp_path, name):
+    async with scripted(tmp_path, {"start": f"fail:{name}"}, ready=False) as client:
+        with pytest.raises(getattr(errors, name), match="no good"):
+            await client.wait_ready(10.0)
+        assert client.status.state is EngineState.failed
+        assert client.status.restarts_total == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "hopeless"), [(HipErrorKind.DeviceNotFound, True), (HipErrorKind.DeviceLost, False)]
+)
+def test_a_hip_error_says_itself_whether_it_can_pass(kind, hopeless):
+    assert supervisor._cannot_pass(HipError("no good", kind=kind)) is hopeless
+
+
+async def test_a_later_engine_gets_the_sizes_of_the_first(tmp_path):
+    lives = [{"kv_bytes": 8192, "after": 5, "how": "sigkill"}, {"kv_bytes": 1024}]
+    async with scripted(tmp_path, *lives) as client:
+        before = client.status.facts
+        assert await read_all(client.submit(request())) == undisturbed(request())
+        after = client.status.facts
+    assert before.kv_bytes == after.kv_bytes == 8192
+    assert (before.n_ctx, before.pid != after.pid) == (after.n_ctx, True)
+
+
+async def test_sizes_of_a_mad_engine_are_nobody_s(tmp_path):
+    lives = [{"kv_bytes": -1, "after": 5, "how": "sigkill"}, {"kv_bytes": 1024}]
+    async with scripted(tmp_path, *lives) as client:
+        assert await read_all(client.submit(request())) == undisturbed(request())
+        assert client.status.facts.kv_bytes == 1024
 
 
 async def test_a_failure_that_may_pass_is_tried_again(tmp_path):
