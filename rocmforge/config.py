@@ -19,13 +19,9 @@ import msgspec
 
 from rocmforge.checks import positive as _positive
 from rocmforge.errors import InvalidCacheConfiguration, InvalidConfiguration, IoError
-<<<<<<< HEAD
-from rocmforge.server_config import ConnectionConfig, OverloadConfig, SecurityConfig
-=======
 from rocmforge.fault_config import FaultConfig
 from rocmforge.retry_config import RetryConfig
-from rocmforge.server_config import ConnectionConfig, OverloadConfig
->>>>>>> main
+from rocmforge.server_config import ConnectionConfig, OverloadConfig, SecurityConfig
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
