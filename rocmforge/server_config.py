@@ -10,8 +10,8 @@ from rocmforge.checks import positive
 
 @dataclass(frozen=True, kw_only=True)
 class OverloadConfig:
-    """How much work may wait. max_queued_tokens: of all live requests, prompts and the most that
-    may be generated; a request that finds as many is refused."""
+    """How much work may wait. max_queued_tokens: of all live requests, prompts and `max_tokens`
+    or a usual answer's 1000; a request that finds as many is refused."""
 
     max_queued_tokens: int = 4_000_000
 

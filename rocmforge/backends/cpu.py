@@ -294,8 +294,8 @@ class CpuBackend:
                     **at,
                     **operation.numbers,
                 )
-        except HipError as error:
-            if error.kind is not HipErrorKind.OutOfMemory:
+        except (HipError, MemoryError) as error:
+            if isinstance(error, HipError) and error.kind is not HipErrorKind.OutOfMemory:
                 raise
             raise BackendInitializationFailed(
                 f"there is no room for a KV cache of {kv.n_blocks * kv.block_bytes} bytes and "

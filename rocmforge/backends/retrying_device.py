@@ -61,7 +61,7 @@ class RetryingDevice:
         self.calls = calls or DirectCalls()
         self._retrier = retrier or Retrier(RetryConfig())
         self._memory = DeviceMemory()
-        self._free_more: list[Callable[[], object]] = []
+        self._free_more: Callable[[], object] | None = None
 
     def allocate_buffer_with_retry(self, size: int) -> DeviceBuffer:
         """A buffer of `size` bytes with any content. Raises HipError."""
@@ -94,12 +94,12 @@ class RetryingDevice:
         self._memory.give_back(buffer)
 
     def free_memory_by(self, free: Callable[[], object]) -> None:
-        """Call `free` too before an allocation is retried."""
-        self._free_more.append(free)
+        """Call `free` too before an allocation is retried, in place of the one before."""
+        self._free_more = free
 
     def _free_memory(self, error: RocmForgeError) -> None:
         if isinstance(error, HipError) and error.kind is not HipErrorKind.OutOfMemory:
             return
-        for free in self._free_more:
-            free()
+        if self._free_more is not None:
+            self._free_more()
         self._memory.trim()

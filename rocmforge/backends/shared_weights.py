@@ -63,7 +63,7 @@ def _fill(
     pack: Callable[[_native.Weights], None],
 ) -> _native.Weights:
     os.ftruncate(store.fd, HEADER_BYTES + n_bytes)
-    writable = _native.Weights.of_file(store.fd, HEADER_BYTES, n_bytes, True)
+    writable = _map(store.fd, n_bytes, writable=True)
     pack(writable)
     header = StoreHeader(n_bytes, store.identity, writable.checksum(pool))
     # Unmaps it: the kernel seals no file that somebody may write to through a map.
@@ -78,4 +78,11 @@ def _fill(
 
 def _map_read_only(fd: int, n_bytes: int) -> _native.Weights:
     with read_only(fd) as reader:
-        return _native.Weights.of_file(reader, HEADER_BYTES, n_bytes, False)
+        return _map(reader, n_bytes, writable=False)
+
+
+def _map(fd: int, n_bytes: int, *, writable: bool) -> _native.Weights:
+    try:
+        return _native.Weights.of_file(fd, HEADER_BYTES, n_bytes, writable)
+    except ValueError as error:
+        raise _RefusedError(str(error)) from error

@@ -89,7 +89,12 @@ def _run(channel: BlockingChannel, page: BeatPage, weights_fd: int | None) -> in
     try:
         start, *early = _first_messages(channel)
         configure_logging(start.log)
-        engine = _load(channel, page, start, weights_fd if start.shares_weights else None)
+        try:
+            engine = _load(channel, page, start, weights_fd if start.shares_weights else None)
+        finally:
+            # What is mapped stays; an open file would keep a store that was refused in memory.
+            if weights_fd is not None:
+                os.close(weights_fd)
         page.phase = EnginePhase.serving
         return EngineLoop(channel, page, engine).run(early)
     except ChannelClosed:
@@ -101,7 +106,8 @@ def _run(channel: BlockingChannel, page: BeatPage, weights_fd: int | None) -> in
     except Exception as error:  # noqa: BLE001  # the process ends here, having said why
         _log.exception("engine_defect")
         defect = InternalError(f"the engine failed with {type(error).__name__}: {error}")
-        return _give_up(channel, defect, engine)
+        # No counters: an engine that is broken may fail to count, and then nothing would be said.
+        return _give_up(channel, defect, None)
 
 
 def _first_messages(channel: BlockingChannel) -> tuple[StartEngine, *tuple[ToEngine, ...]]:

@@ -45,7 +45,7 @@ class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with limits on a request's head, on unread answers, and on connections.
 
     Overridden, as uvicorn 0.54 has them: connection_made and connection_lost,
-    data_received, on_message_begin, on_headers_complete, on_response_complete.
+    data_received, on_message_begin, on_headers_complete, on_message_complete, on_response_complete.
     """
 
     config: ConnectionSettings
@@ -53,7 +53,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, config: ConnectionSettings, **settings: Any) -> None:
         super().__init__(config, **settings)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._is_in_head = self._is_in_body = False
         self._n_head_bytes = 0
+        self._n_heads = 0
         self._app_of_config = self.app
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -68,38 +71,53 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has ended."""
         self._forget_timer()
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came: of a head, they are counted before the parser keeps them."""
         if self._is_idle() and self._head_timer is None:
             self._expect_head()
-        is_in_head = self._head_timer is not None
+        was_in_body, n_heads = self._is_in_body, self._n_heads
         super().data_received(data)
-        if is_in_head and self._head_timer is not None and not self.transport.is_closing():
-            self._n_head_bytes += len(data)
-            if self._n_head_bytes > self.config.limits.connections.max_header_bytes:
-                self._refuse(self._too_large())
+        # What came before a head's first byte in the same piece belongs to another request.
+        is_other = was_in_body or n_heads != self._n_heads
+        if self.transport.is_closing() or not self._is_in_head or is_other:
+            return
+        self._n_head_bytes += len(data)
+        if self._n_head_bytes <= self.config.limits.connections.max_header_bytes:
+            return
+        if self._is_idle():
+            self._refuse(self._too_large())
+        else:
+            self.transport.abort()  # a refusal would land in the midst of the running answer
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._is_in_head, self._n_head_bytes = True, 0
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]  # it has keys of others too
         scope[ABORT] = self.transport.abort
 
     def on_headers_complete(self) -> None:
         """A request's head is there; one that came in few pieces may still be too large."""
         self._forget_timer()
+        self._is_in_head, self._is_in_body = False, True
+        self._n_heads += 1
         n_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         is_too_large = n_bytes > self.config.limits.connections.max_header_bytes
         self.app = self._answer_too_large if is_too_large else self._app_of_config
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """A request's body is there."""
+        self._is_in_body = False
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
         """An answer is with the transport; a client that never takes it must not keep it."""
-        if self.transport.get_write_buffer_size():
-            after_s = self.config.limits.connections.write_timeout_s
-            self.loop.call_later(after_s, self._cut_off_if_unread)
+        self._watch_unread()
         super().on_response_complete()
 
     def _is_idle(self) -> bool:
@@ -119,17 +137,32 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_timer = None
         if self.transport.is_closing():
             return
-        if not self._n_head_bytes:
-            self.transport.close()  # a connection that nobody uses, as browsers open them
+        if not self._is_in_head:
+            # Nobody uses it, as browsers open them, or nobody waits for its body.
+            self.transport.close()
             return
         self.config.on_slow("headers")
         self._refuse(UploadTimedOut("the headers did not arrive in time"))
 
-    def _cut_off_if_unread(self) -> None:
+    def _watch_unread(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        self._unread_timer = None
+        if n_bytes := self.transport.get_write_buffer_size():
+            after_s = self.config.limits.connections.write_timeout_s
+            self._unread_timer = self.loop.call_later(after_s, self._cut_off_if_unread, n_bytes)
+
+    def _cut_off_if_unread(self, n_before: int) -> None:
+        self._unread_timer = None
+        n_bytes = self.transport.get_write_buffer_size()
         # Only at rest: a later answer that is being written has a timer of its own.
-        if self._is_idle() and self.transport.get_write_buffer_size():
-            self.config.on_slow("reader")
-            self.transport.abort()
+        if not n_bytes or not self._is_idle():
+            return
+        if n_bytes < n_before:
+            self._watch_unread()
+            return
+        self.config.on_slow("reader")
+        self.transport.abort()
 
     def _too_large(self) -> InvalidRequest:
         limit = self.config.limits.connections.max_header_bytes

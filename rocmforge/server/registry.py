@@ -113,7 +113,9 @@ class RequestRegistry:
             return None
         seconds = max(1.0, now_s - recent[0][0])
         per_request_s = seconds / len(recent)
-        per_token_s = seconds / max(1, sum(n_tokens for _, n_tokens in recent))
+        n_tokens = sum(n for _, n in recent)
+        per_token_s = seconds / max(1, n_tokens)
         excess_requests = max(1, self.n_live + 1 - max_requests)
-        excess_tokens = max(0, self.n_queued_tokens - max_tokens)
+        # What is refused is taken to be as large as those that ended.
+        excess_tokens = max(0, self.n_queued_tokens + n_tokens // len(recent) - max_tokens)
         return max(excess_requests * per_request_s, excess_tokens * per_token_s)

@@ -130,7 +130,7 @@ class Delivery:
     def cut_all(self, error: RocmForgeError) -> None:
         """End every live request with an error while the engine may still be working for it."""
         for entry in self._journal.live():
-            self.cut(entry, type(error)(error.message))
+            self.cut(entry, error.copy())
 
     def cut(self, entry: JournalEntry, error: RocmForgeError) -> None:
         """End one request with an error, and tell its engine to stop."""

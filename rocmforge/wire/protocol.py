@@ -174,6 +174,10 @@ class RetryCount(msgspec.Struct, frozen=True, array_like=True):
     buckets: tuple[int, ...]
     n_retries: int
 
+    def __post_init__(self) -> None:
+        if len(self.buckets) != len(RETRY_BUCKETS):
+            raise ValueError(f"retries are counted in {len(RETRY_BUCKETS)} buckets")
+
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """The engine's gauges and counters after a step; counters count from the engine's start."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.http.test_drain import Lines
-from tests.support.live_server import eventually, live_server
+from tests.support.live_server import eventually, live_server, read_answer
 
 LONG = {"prompt": "Once", "max_tokens": 1000, "ignore_eos": True, "temperature": 0}
 SHORT = {"prompt": "Once", "max_tokens": 5}
@@ -73,11 +73,11 @@ def test_the_refusal_comes_before_the_body():
                 b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n"
                 b"content-type: application/json\r\ncontent-length: 100\r\n\r\n"
             )
-            assert one.recv(65536).startswith(b"HTTP/1.1 503")
+            assert read_answer(one).startswith(b"HTTP/1.1 503")
             # The body comes late, and the connection is good for another request.
             one.sendall(b" " * 100)
             one.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            assert one.recv(65536).startswith(b"HTTP/1.1 ")
+            assert read_answer(one).startswith(b"HTTP/1.1 ")
 
 
 def test_a_crowd_that_uploads_cannot_pass_the_limit_together():

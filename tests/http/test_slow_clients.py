@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psutil
 import pytest
 
-from tests.support.live_server import eventually, live_server
+from tests.support.live_server import eventually, live_server, read_answer
 
 SETTINGS = {
     "connections_header_timeout_s": 1,
@@ -49,6 +49,12 @@ def rest_of(one: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return received
+
+
+def drip(one: socket.socket, data: bytes) -> None:
+    for start in range(0, len(data), 4096):
+        one.sendall(data[start : start + 4096])
+        time.sleep(0.001)
 
 
 def slow(server, stage: str) -> float:
@@ -162,3 +168,25 @@ def test_what_nobody_reads_is_bounded():
             rest = rest_of(one)
         # It has got what there was until then, and is told that this is not all.
         assert b'"code":"deadline_exceeded"' in rest.split(b"\n\n")[-2]
+
+
+def test_a_body_behind_an_early_answer_is_no_head(strict):
+    """404 comes before the body; the connection serves on when the body is through."""
+    with connection(strict) as one:
+        one.sendall(post("/nowhere", b"a" * 1000, 200_000))
+        assert read_answer(one).startswith(b"HTTP/1.1 404")
+        for _ in range(199):
+            one.sendall(b"a" * 1000)
+        one.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert rest_of(one).startswith(b"HTTP/1.1 200")
+
+
+def test_an_endless_head_behind_a_running_stream_is_cut(strict):
+    """Pipelined bytes are counted while the answer before them is being sent."""
+    with connection(strict) as one:
+        one.sendall(
+            post("/v1/completions", json.dumps({**STREAM, "n": 1, "stream": True}).encode())
+        )
+        assert one.recv(100).startswith(b"HTTP/1.1 200")
+        with pytest.raises(OSError):
+            drip(one, b"GET /health HTTP/1.1\r\nx-large: " + b"a" * 2**22)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -123,8 +124,27 @@ def live_server(*options: str, **settings: object) -> Iterator[LiveServer]:
 
 
 def controlled_by(terminal: int) -> None:
-    """Make a terminal this session's own."""
+    """Make a terminal this session's own; its closing is told even under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """One whole answer of a known length: head and body."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _some_of(connection)
+    head, body = received.split(b"\r\n\r\n", 1)
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    while len(body) < int(fields[b"content-length"]):
+        body += _some_of(connection)
+    return head + b"\r\n\r\n" + body
+
+
+def _some_of(connection: socket.socket) -> bytes:
+    received = connection.recv(65536)
+    assert received, "closed before the answer was whole"
+    return received
 
 
 def eventually(holds, timeout_s: float = 20.0) -> None:
