@@ -212,7 +212,7 @@ def test_any_other_exception_is_told_to_the_server(monkeypatch, kind):
         ours.settimeout(10.0)
         ours.sendall(encode_frame(StartEngine(config=CONFIG)))
         page = BeatPage.create()
-        assert worker_module._run(BlockingChannel(theirs), page) == worker_module.EXIT_FAILED
+        assert worker_module._run(BlockingChannel(theirs), page, None) == worker_module.EXIT_FAILED
         (frame,) = FrameReader().feed(ours.recv(65536))
         message = msgspec.msgpack.decode(frame, type=FromEngine)
         page.close()
